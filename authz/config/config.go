@@ -1,0 +1,206 @@
+// Package config is the file that both planes read: the identity provider, the edge's settings and the routes.
+//
+// Load is strict: an unknown key, a wrong type and a value that cannot work are errors that name file, line and remedy,
+// and all of them are reported at once. The package reads files and nothing else: it does no I/O over a network, starts
+// no goroutine and keeps no state. A loaded Config is never changed; a reload makes a new one.
+package config
+
+import "time"
+
+// Config is one loaded and validated configuration file with the routes of its directory. It is immutable and may be
+// read from several goroutines.
+type Config struct {
+	IDP       IDP      `yaml:"idp"`
+	TLS       TLS      `yaml:"tls"`
+	Listen    Listen   `yaml:"listen"`
+	AuthURL   URL      `yaml:"auth_url"`   // sign-in host; required as soon as there are two hosts, else the only host
+	DataDir   string   `yaml:"data_dir"`   // keys, sessions, generated secrets; "data" beside the file by default
+	SocketDir string   `yaml:"socket_dir"` // Unix sockets between Envoy and Doorward; DataDir/run by default
+	Policies  []string `yaml:"policies"`   // Rego files and directories; "policies" beside the file by default, if it exists
+	RoutesDir string   `yaml:"routes_dir"` // directory of files, each with a `routes` list
+	Session   Session  `yaml:"session"`
+	JWT       JWT      `yaml:"jwt"`
+	Paths     Paths    `yaml:"paths"`
+	Edge      Edge     `yaml:",inline"`
+	Routes    []Route  `yaml:"routes"`
+
+	Path     string `yaml:"-"` // absolute path of the file
+	Checksum string `yaml:"-"` // SHA-256 in hex over the file, its routes directory, and each file that it names, policies included
+}
+
+// IDP is an OpenID Connect provider and our registration with it.
+type IDP struct {
+	Name             string   `yaml:"name"` // prefix of `sub` for every provider but the first; "default" when not given
+	Issuer           URL      `yaml:"issuer"`
+	ClientID         string   `yaml:"client_id"`
+	ClientSecret     Secret   `yaml:"client_secret"`
+	ClientSecretFile string   `yaml:"client_secret_file"`
+	Scopes           []string `yaml:"scopes"`       // openid, profile, email by default
+	GroupsClaim      string   `yaml:"groups_claim"` // "groups" by default
+	TrustEmail       bool     `yaml:"trust_email"`  // treat e-mail as verified when the provider sends no email_verified
+	CAFile           string   `yaml:"ca_file"`      // PEM; trusted for this provider beside the system's roots
+}
+
+// TLS says where the hosts' certificates come from. Hosts under .localhost get theirs from a local CA without asking.
+type TLS struct {
+	Certificates []Certificate `yaml:"certificates"`
+	LocalCA      bool          `yaml:"local_ca"` // issue for every host that no file covers, not only .localhost
+}
+
+// Certificate is a PEM chain with its key. The names that it serves are read from it.
+type Certificate struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+}
+
+// Listen holds the addresses, as host:port or :port. The empty string turns HTTP and Internal off.
+type Listen struct {
+	HTTPS    string `yaml:"https"`    // ":443" by default
+	HTTP     string `yaml:"http"`     // ":80" by default, "off" for none; answers only with redirects to https
+	Internal string `yaml:"internal"` // plain HTTP for upstreams that fetch the JWKS inside; off by default
+}
+
+// Edge has the settings of the whole edge that decide what a request may look like.
+type Edge struct {
+	TrustedHops       uint32 `yaml:"trusted_hops"`       // proxies in front of Envoy whose X-Forwarded-For is believed; 0
+	EscapedSlashes    string `yaml:"escaped_slashes"`    // "reject" (default) or "keep", for APIs that need %2F
+	UnderscoreHeaders string `yaml:"underscore_headers"` // "reject" (default) or "keep"
+}
+
+// Session bounds how long a sign-in is good for.
+type Session struct {
+	Lifetime Duration `yaml:"lifetime"` // absolute, from the sign-in; 14h by default
+}
+
+// JWT says how the identity assertion is named and signed.
+type JWT struct {
+	Header         string   `yaml:"header"`           // X-Pomerium-Jwt-Assertion by default
+	SigningKeyFile string   `yaml:"signing_key_file"` // PEM, EC P-256; generated and kept in DataDir when not given
+	Lifetime       Duration `yaml:"lifetime"`         // at most and by default 5m
+	ConsumerCache  Duration `yaml:"consumer_cache"`   // how long a consumer may cache the JWKS; 60m by default
+}
+
+// Paths are the URL paths that Doorward serves itself on each host.
+type Paths struct {
+	Prefix string `yaml:"prefix"` // "/.pomerium" by default, without a trailing slash; sign-out is Prefix + "/sign_out"
+	JWKS   string `yaml:"jwks"`   // "/.well-known/pomerium/jwks.json" by default
+}
+
+// Unauthenticated is what a request without a session gets.
+type Unauthenticated string
+
+// The values of Route.Unauthenticated.
+const (
+	Login        Unauthenticated = "login" // redirect a navigation to sign-in, 401 for anything else
+	Unauthorized Unauthenticated = "401"
+	Forbidden    Unauthenticated = "403"
+)
+
+// The names of the built-in policies.
+const (
+	PolicyPublic               = "public"
+	PolicyAnyAuthenticatedUser = "any_authenticated_user"
+)
+
+// Route sends the requests of one host, or a part of its paths, to upstreams, under one policy. Exactly one of To,
+// Redirect and Response is set.
+type Route struct {
+	Name   string            `yaml:"name"` // unique; [a-z0-9._-], at most 63 bytes
+	From   URL               `yaml:"from"` // https://host[:port], no path
+	To     Targets           `yaml:"to"`
+	Labels map[string]string `yaml:"labels"` // policies read them as input.route.labels
+
+	// At most one of these; none means every path.
+	Prefix string `yaml:"prefix"` // whole path segments
+	Path   string `yaml:"path"`   // exact
+	Regex  string `yaml:"regex"`  // RE2 over the whole path
+
+	Policy              string          `yaml:"policy"` // required: a built-in or a Rego package
+	AllowAnonymous      bool            `yaml:"allow_anonymous"`
+	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
+	PassIdentityHeaders *bool           `yaml:"pass_identity_headers"` // nil means true
+
+	PrefixRewrite            string `yaml:"prefix_rewrite"`
+	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`
+	RegexRewriteSubstitution string `yaml:"regex_rewrite_substitution"`
+
+	Timeout         *Duration `yaml:"timeout"`      // whole response; 30s by default, 0s for none
+	IdleTimeout     *Duration `yaml:"idle_timeout"` // 5m by default
+	AllowWebsockets bool      `yaml:"allow_websockets"`
+
+	SetRequestHeaders     map[string]string `yaml:"set_request_headers"`
+	RemoveRequestHeaders  []string          `yaml:"remove_request_headers"`
+	SetResponseHeaders    map[string]string `yaml:"set_response_headers"`
+	RemoveResponseHeaders []string          `yaml:"remove_response_headers"`
+
+	PreserveHostHeader bool   `yaml:"preserve_host_header"` // send the client's Host to the upstream
+	HostRewrite        string `yaml:"host_rewrite"`         // the Host that the upstream sees; else the upstream's own name
+
+	TLSCAFile         string `yaml:"tls_custom_ca_file"` // PEM; instead of the system's roots
+	TLSServerName     string `yaml:"tls_server_name"`    // SNI and the name verified; else the upstream's host
+	TLSClientCertFile string `yaml:"tls_client_cert_file"`
+	TLSClientKeyFile  string `yaml:"tls_client_key_file"`
+	TLSSkipVerify     bool   `yaml:"tls_skip_verify"`
+
+	Redirect *Redirect `yaml:"redirect"`
+	Response *Response `yaml:"response"`
+
+	Source Position `yaml:"-"` // where the route stands
+}
+
+// Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.
+type Target struct {
+	URL    URL    `yaml:"url"`
+	Weight uint32 `yaml:"weight"` // share among the route's targets; 1 by default
+}
+
+// Targets reads from one URL, a list of URLs, or a list of {url, weight}.
+type Targets []Target
+
+// Redirect answers with a redirect instead of an upstream. Empty fields keep that part of the request's URL.
+type Redirect struct {
+	Host       string `yaml:"host"`
+	Path       string `yaml:"path"`
+	Prefix     string `yaml:"prefix"` // replaces the matched prefix
+	Status     int    `yaml:"status"` // 301, 302 (default), 303, 307 or 308
+	StripQuery bool   `yaml:"strip_query"`
+}
+
+// Response answers with a fixed response instead of an upstream.
+type Response struct {
+	Status int    `yaml:"status"` // 200 to 599
+	Body   string `yaml:"body"`   // text/plain; at most 4096 bytes
+}
+
+// Position is a place in a file. Line and Column start at 1; 0 means unknown.
+type Position struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+}
+
+// Host is the route's host in lower case, without the port: the scope key, the SNI, and the issuer and audience of its JWT.
+func (r Route) Host() string { return r.From.Hostname() }
+
+// Public says whether the route runs no policy at all.
+func (r Route) Public() bool { return r.Policy == PolicyPublic }
+
+// Anonymous says whether a request without a session is decided by the policy.
+func (r Route) Anonymous() bool { return r.AllowAnonymous || r.Public() }
+
+// PassIdentity says whether the upstream gets the identity JWT.
+func (r Route) PassIdentity() bool { return r.PassIdentityHeaders == nil || *r.PassIdentityHeaders }
+
+// Duration reads from YAML as Go's time.ParseDuration does ("30s", "14h").
+type Duration time.Duration
+
+// Secret is a string that prints as "[redacted]".
+type Secret string
+
+// URL is an absolute URL. The zero value means that none was given.
+type URL struct {
+	raw    string
+	scheme string
+	host   string // lower case, with the port if there is one
+	path   string
+}
