@@ -1,0 +1,75 @@
+// Package authz is the ext_authz server: for each request that Envoy asks about it finds the session, lets the route's policy
+// decide, and answers with header mutations that carry a signed identity JWT, or with a denial.
+//
+// Check is read from top to bottom: check.go decides, request.go reads what Envoy sent, response.go writes the answer,
+// generation.go holds the routes that it decides by. The package never matches a URL (Envoy says which route it chose), never asks an
+// identity provider, and never allows a request because something went wrong.
+package authz
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"doorward/authz/session"
+	"doorward/authz/token"
+	"doorward/authz/web"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+)
+
+// SessionFinder finds the live session of a cookie on a host. session.ErrNone means that there is none; any other error
+// that it cannot be known.
+type SessionFinder interface {
+	Find(ctx context.Context, cookie, host string) (*session.Session, error)
+}
+
+// Minter signs identity JWTs. KeyID names the key that the next Mint uses.
+type Minter interface {
+	Mint(c token.Claims) (jwt string, expires time.Time, err error)
+	KeyID() string
+}
+
+// Config is what a Server needs. All fields but Now are required.
+type Config struct {
+	Sessions SessionFinder
+	Tokens   Minter
+	Pages    *web.Pages
+	Log      *slog.Logger
+	Now      func() time.Time // time.Now when nil
+}
+
+// Server implements Envoy's authorization service. It is safe for concurrent use. Until the first Adopt it answers 503.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+	Config
+	current atomic.Pointer[Generation]
+	minted  *tokenCache
+}
+
+// New returns a Server that knows no route yet.
+func New(c Config) (*Server, error) {
+	if c.Sessions == nil || c.Tokens == nil || c.Pages == nil || c.Log == nil {
+		return nil, errors.New("authz: Sessions, Tokens, Pages and Log are required")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Server{Config: c, minted: newTokenCache()}
+	s.current.Store(&Generation{})
+	return s, nil
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g *grpc.Server) { authv3.RegisterAuthorizationServer(g, s) }
+
+// Adopt makes g what is decided by, and keeps the revisions that it replaces, because Envoy may still route by them. Calls must
+// not overlap.
+func (s *Server) Adopt(g *Generation) { s.current.Store(g.after(s.current.Load())) }
+
+// Settle forgets every revision that is not of the last adopted generation: every Envoy has acknowledged its successor. Calls must not
+// overlap with each other or with Adopt.
+func (s *Server) Settle() { s.current.Store(s.current.Load().alone()) }

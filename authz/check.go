@@ -1,0 +1,129 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"doorward/authz/policy"
+	"doorward/authz/session"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+)
+
+// Check answers one ext_authz query. Every failure becomes an explicit denial, never a gRPC error, so that no setting of
+// Envoy's can turn a fault of ours into an allowed request.
+func (s *Server) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	start := s.Now()
+	req, err := parseRequest(in)
+	if err != nil {
+		return s.answer(ctx, req, verdict{outcome: malformed, cause: err}, start), nil
+	}
+	return s.answer(ctx, req, s.decide(ctx, s.current.Load(), req), start), nil
+}
+
+// verdict is what came out of one check, before it is put into Envoy's terms.
+type verdict struct {
+	outcome  outcome
+	route    *route           // nil when the route is not known
+	session  *session.Session // nil without a session
+	decision policy.Decision
+	jwt      string // "" when the upstream gets none
+	cause    error  // for the log, never for the client
+}
+
+// outcome is the kind of a verdict; its text is the one in the log.
+type outcome string
+
+const (
+	allowed         outcome = "allow"
+	denied          outcome = "deny"            // the policy said no, or did not work
+	unauthenticated outcome = "unauthenticated" // no session, and the policy does not decide on strangers
+	misdirected     outcome = "misdirected"     // the host is not the route's, or not the TLS handshake's
+	malformed       outcome = "malformed"       // the request cannot be decided on as it is
+	unavailable     outcome = "unavailable"     // something of ours failed
+)
+
+// decide is the way of a request: route, host, session, policy, token.
+func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v verdict) {
+	v.route = g.find(req.route, req.revision)
+	if v.route == nil {
+		return v.because(unavailable, errUnknownRevision)
+	}
+	if req.host != v.route.host || req.sni != v.route.host {
+		return v.because(misdirected, errMisdirected)
+	}
+	if v.session, v.cause = s.find(ctx, req); v.cause != nil {
+		return v.because(unavailable, v.cause)
+	}
+	if v.session == nil && !v.route.Anonymous() {
+		return v.because(unauthenticated, nil)
+	}
+	v.decision = v.route.policy.Decide(ctx, input(v.route, req, v.session))
+	switch {
+	case v.decision.Err != nil:
+		return v.because(denied, v.decision.Err)
+	case !v.decision.Allow && v.session == nil:
+		return v.because(unauthenticated, nil)
+	case !v.decision.Allow:
+		return v.because(denied, nil)
+	}
+	if err := v.route.edge.permit(v.decision.Headers); err != nil {
+		return v.because(denied, err)
+	}
+	if v.session != nil && v.route.PassIdentity() {
+		if v.jwt, v.cause = s.mint(v.route, v.session, v.decision.Claims); v.cause != nil {
+			return v.because(unavailable, v.cause)
+		}
+	}
+	return v.because(allowed, nil)
+}
+
+var (
+	errUnknownRevision = errors.New("the route's revision is not known here: Envoy has a configuration that this program does not have")
+	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")
+)
+
+func (v verdict) because(o outcome, cause error) verdict {
+	v.outcome, v.cause = o, cause
+	return v
+}
+
+// find returns the request's session, or nil when it has none.
+func (s *Server) find(ctx context.Context, req *request) (*session.Session, error) {
+	if req.cookie == "" {
+		return nil, nil
+	}
+	found, err := s.Sessions.Find(ctx, req.cookie, req.host)
+	if errors.Is(err, session.ErrNone) {
+		return nil, nil
+	}
+	return found, err
+}
+
+// input is what the policy may read. It holds references, no copies: policies cannot change it.
+func input(r *route, req *request, s *session.Session) *policy.Input {
+	in := &policy.Input{
+		Route: r.input,
+		Request: policy.Request{
+			Method: req.method, Scheme: req.scheme, Host: req.host, Path: req.path, Query: req.query,
+			Headers: req.visible, Names: req.names, ClientIP: req.clientIP,
+		},
+	}
+	if s != nil {
+		user := policy.User(s.User)
+		in.User = &user
+		in.Session = &policy.Session{
+			ID: session.HashID(s.ID), Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
+			AMR: s.AMR, ACR: s.ACR, Version: s.Version,
+		}
+	}
+	return in
+}
+
+func unix(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}

@@ -1,0 +1,102 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+
+	"doorward/authz/config"
+	"doorward/authz/policy"
+)
+
+// keepRevisions bounds how many old revisions of one route are kept for Envoys that have not acknowledged their successor.
+const keepRevisions = 8
+
+// Generation is everything that decisions are made by. It is immutable, except that Adopt and Settle derive the next one from it.
+type Generation struct {
+	routes  map[string]*route // by name: the current revision
+	retired map[string][]*route
+}
+
+// route is one revision of a route with its policy and the settings that it was built with.
+type route struct {
+	config.Route
+	revision string
+	host     string
+	policy   *policy.Policy
+	input    policy.Route
+	edge     *edge
+}
+
+// edge is what all routes of one configuration share.
+type edge struct {
+	header string // of the identity JWT, lower case
+	prefix string // of our own paths
+}
+
+// Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
+func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
+	g := &Generation{routes: make(map[string]*route, len(c.Routes))}
+	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix}
+	var errs []error
+	for _, r := range c.Routes {
+		p, err := policies.Policy(r.Policy)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: routes[%s].policy: %w", r.Source.File, r.Source.Line, r.Name, err))
+			continue
+		}
+		g.routes[r.Name] = &route{
+			Route:    r,
+			revision: r.Revision(p.Digest()),
+			host:     r.Host(),
+			policy:   p,
+			input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels},
+			edge:     shared,
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return g, nil
+}
+
+// Revision returns the current revision of a route, or "" for a name that there is not.
+func (g *Generation) Revision(name string) string {
+	if r := g.routes[name]; r != nil {
+		return r.revision
+	}
+	return ""
+}
+
+// find returns the named revision of a route, or nil.
+func (g *Generation) find(name, revision string) *route {
+	if r := g.routes[name]; r != nil && r.revision == revision {
+		return r
+	}
+	for _, r := range g.retired[name] {
+		if r.revision == revision {
+			return r
+		}
+	}
+	return nil
+}
+
+// after returns g with the revisions of old that it does not have itself, newest first.
+func (g *Generation) after(old *Generation) *Generation {
+	next := &Generation{routes: g.routes, retired: make(map[string][]*route)}
+	keep := func(r *route) {
+		if next.find(r.Name, r.revision) == nil && len(next.retired[r.Name]) < keepRevisions {
+			next.retired[r.Name] = append(next.retired[r.Name], r)
+		}
+	}
+	for _, r := range old.routes {
+		keep(r)
+	}
+	for _, kept := range old.retired {
+		for _, r := range kept {
+			keep(r)
+		}
+	}
+	return next
+}
+
+func (g *Generation) alone() *Generation { return &Generation{routes: g.routes} }

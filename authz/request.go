@@ -1,0 +1,211 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"doorward/authz/session"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+)
+
+// Keys of the context extensions that xds puts on each of Envoy's routes.
+const (
+	contextRoute    = "route"
+	contextRevision = "revision"
+)
+
+// request is what a check reads of Envoy's question. Header names are in lower case, as Envoy has them.
+type request struct {
+	id              string // Envoy's request id; names the decision in the log and on pages
+	route, revision string
+	method, scheme  string
+	host            string // lower case, without port and trailing dot
+	path, query     string // normalised by Envoy; query without "?"
+	sni             string
+	clientIP        string
+	headers         []header
+	cookie          string // the value of our cookie, "" without one
+}
+
+// header is one header line. The value has the bytes that the client sent.
+type header struct{ name, value string }
+
+// parseRequest reads Envoy's question. The request is not nil even with an error, so that a denial can be logged.
+func parseRequest(in *authv3.CheckRequest) (*request, error) {
+	attributes := in.GetAttributes()
+	http := attributes.GetRequest().GetHttp()
+	extensions := attributes.GetContextExtensions()
+	req := &request{
+		id:       http.GetId(),
+		route:    extensions[contextRoute],
+		revision: extensions[contextRevision],
+		method:   http.GetMethod(),
+		scheme:   http.GetScheme(),
+		host:     hostname(http.GetHost()),
+		sni:      attributes.GetTlsSession().GetSni(),
+		clientIP: attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
+	}
+	if !plainID(req.id) {
+		req.id = newID()
+	}
+	if http.GetHeaderMap() == nil {
+		return req, errors.New("Envoy sent no header map: its ext_authz filter lacks encode_raw_headers")
+	}
+	req.headers = headers(http.GetHeaderMap())
+	req.path, req.query, _ = strings.Cut(http.GetPath(), "?")
+	if !strings.HasPrefix(req.path, "/") {
+		return req, fmt.Errorf("path %q does not begin with a slash", clip(req.path))
+	}
+	if !utf8.ValidString(req.path) || !utf8.ValidString(req.query) {
+		return req, errors.New("path or query is not UTF-8")
+	}
+	return req, req.findCookie()
+}
+
+// headers returns the lines without pseudo-headers.
+func headers(m *corev3.HeaderMap) []header {
+	lines := make([]header, 0, len(m.GetHeaders()))
+	for _, h := range m.GetHeaders() {
+		if strings.HasPrefix(h.GetKey(), ":") {
+			continue
+		}
+		value := h.GetValue()
+		if raw := h.GetRawValue(); len(raw) > 0 {
+			value = string(raw)
+		}
+		lines = append(lines, header{h.GetKey(), value})
+	}
+	return lines
+}
+
+// findCookie sets the value of our cookie. A browser never sends two: they would be somebody's attempt to have one checked and the
+// other used.
+func (r *request) findCookie() error {
+	for _, h := range r.headers {
+		if h.name != "cookie" {
+			continue
+		}
+		for name, value := range cookies(h.value) {
+			if name != session.CookieName {
+				continue
+			}
+			if r.cookie != "" && r.cookie != value {
+				return errors.New("two different session cookies in one request")
+			}
+			r.cookie = value
+		}
+	}
+	return nil
+}
+
+// cookies yields name and value of each pair of a Cookie header (RFC 6265, section 4.2.1).
+func cookies(value string) func(yield func(name, value string) bool) {
+	return func(yield func(name, value string) bool) {
+		for pair := range strings.SplitSeq(value, ";") {
+			name, v, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+			if !yield(name, v) {
+				return
+			}
+		}
+	}
+}
+
+// ours says whether a cookie is one that Doorward sets: the session's and those of sign-in.
+func ours(cookie string) bool { return strings.HasPrefix(cookie, session.CookieName) }
+
+// visible returns the value of a header as policies see it: repeated lines joined by ",", cookies without ours.
+func (r *request) visible(name string) (string, bool) {
+	var value string
+	found := false
+	for _, h := range r.headers {
+		if h.name != name {
+			continue
+		}
+		v := h.value
+		if name == "cookie" {
+			v = withoutOurs(v)
+			if v == "" {
+				continue
+			}
+		}
+		if found {
+			value += separator(name) + v
+		} else {
+			value, found = v, true
+		}
+	}
+	return strings.ToValidUTF8(value, "\uFFFD"), found
+}
+
+// separator joins repeated lines of a header: Cookie is the exception to the comma (RFC 9113, section 8.2.3).
+func separator(name string) string {
+	if name == "cookie" {
+		return "; "
+	}
+	return ","
+}
+
+// names returns the names of all headers that policies see, each once.
+func (r *request) names() []string {
+	var names []string
+	seen := make(map[string]bool, len(r.headers))
+	for _, h := range r.headers {
+		if seen[h.name] {
+			continue
+		}
+		seen[h.name] = true
+		if _, ok := r.visible(h.name); ok {
+			names = append(names, h.name)
+		}
+	}
+	return names
+}
+
+// first returns the value of a header that occurs exactly once; ok is false when it is absent or repeated.
+func (r *request) first(name string) (value string, ok bool) {
+	count := 0
+	for _, h := range r.headers {
+		if h.name == name {
+			value = h.value
+			count++
+		}
+	}
+	return value, count == 1
+}
+
+// withoutOurs returns a Cookie header's value without our cookies, every other byte of it kept.
+func withoutOurs(value string) string {
+	kept := make([]string, 0, 8)
+	for pair := range strings.SplitSeq(value, ";") {
+		trimmed := strings.Trim(pair, " \t")
+		name, _, _ := strings.Cut(trimmed, "=")
+		if trimmed != "" && !ours(name) {
+			kept = append(kept, trimmed)
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
+// hostname returns the host of an authority in lower case, without port and trailing dot.
+func hostname(authority string) string {
+	host := authority
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return lower(strings.TrimSuffix(host, "."))
+}
+
+func lower(s string) string { return strings.ToLower(s) }
+
+// clip bounds what a client's text may take in a log line.
+func clip(s string) string {
+	const most = 128
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}

@@ -1,0 +1,258 @@
+package authz
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"doorward/authz/config"
+	"doorward/authz/session"
+	"doorward/authz/web"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+)
+
+// answer puts a verdict into Envoy's terms and writes the decision record.
+func (s *Server) answer(ctx context.Context, req *request, v verdict, start time.Time) *authv3.CheckResponse {
+	var response *authv3.CheckResponse
+	status := 200
+	if v.outcome == allowed {
+		response = allow(req, v)
+	} else {
+		d := s.denial(req, v)
+		status = d.status
+		response = d.response()
+	}
+	s.record(ctx, req, v, status, start)
+	return response
+}
+
+// allow carries the identity and the policy's headers to the upstream, and takes away what only Doorward may set or see.
+func allow(req *request, v verdict) *authv3.CheckResponse {
+	ok := &authv3.OkHttpResponse{}
+	for name, value := range v.decision.Headers {
+		ok.Headers = append(ok.Headers, set(name, value))
+	}
+	if v.jwt != "" {
+		ok.Headers = append(ok.Headers, set(v.route.edge.header, v.jwt))
+	}
+	for name, value := range v.decision.ResponseHeaders {
+		ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, set(name, value))
+	}
+	for _, h := range req.headers {
+		if config.IsIdentityHeader(h.name, v.route.edge.header) && !sets(ok.Headers, h.name) {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, h.name)
+		}
+	}
+	switch cookie, change := req.upstreamCookie(); {
+	case change && cookie == "":
+		ok.HeadersToRemove = append(ok.HeadersToRemove, "cookie")
+	case change:
+		ok.Headers = append(ok.Headers, set("cookie", cookie))
+	}
+	return &authv3.CheckResponse{
+		Status:       &statuspb.Status{Code: int32(codes.OK)},
+		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
+	}
+}
+
+// upstreamCookie returns the Cookie header without our cookies, and whether it differs from what the client sent.
+func (r *request) upstreamCookie() (value string, change bool) {
+	var kept []string
+	for _, h := range r.headers {
+		if h.name != "cookie" {
+			continue
+		}
+		for name := range cookies(h.value) {
+			change = change || ours(name)
+		}
+		if v := withoutOurs(h.value); v != "" {
+			kept = append(kept, v)
+		}
+	}
+	return strings.Join(kept, "; "), change
+}
+
+// set replaces whatever the client sent under that name. The value is passed as bytes, since a client's may not be UTF-8.
+func set(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, RawValue: []byte(value)},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func sets(headers []*corev3.HeaderValueOption, name string) bool {
+	return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
+}
+
+// permit refuses headers of a policy that only Doorward may set. What no policy at all may set, package policy has refused.
+func (e *edge) permit(headers map[string]string) error {
+	for name := range headers {
+		if strings.ReplaceAll(lower(name), "_", "-") == e.header {
+			return fmt.Errorf("the policy sets the header %s, which carries the identity JWT: put what the upstream needs into claims", name)
+		}
+	}
+	return nil
+}
+
+// denial is an answer that does not reach the upstream.
+type denial struct {
+	status int
+	header map[string]string
+	body   []byte
+}
+
+func (d denial) response() *authv3.CheckResponse {
+	http := &authv3.DeniedHttpResponse{Status: &typev3.HttpStatus{Code: typev3.StatusCode(d.status)}, Body: string(d.body)}
+	for name, value := range d.header {
+		http.Headers = append(http.Headers, set(name, value))
+	}
+	return &authv3.CheckResponse{
+		Status:       &statuspb.Status{Code: int32(codes.PermissionDenied)},
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: http},
+	}
+}
+
+// denial chooses what a client gets: a page for a person, JSON for a program, a redirect to sign-in for a stranger's navigation.
+func (s *Server) denial(req *request, v verdict) denial {
+	switch v.outcome {
+	case unauthenticated:
+		return s.stranger(req, v.route)
+	case denied:
+		return s.refusal(req, v)
+	case misdirected:
+		return s.fault(req, 421, "Wrong host", "This connection was made for another host.", "Open the address again.")
+	case malformed:
+		return s.fault(req, 400, "Bad request", "The request cannot be understood.", "Open the address again, or remove this site's cookies.")
+	default:
+		return s.fault(req, 503, "Not available", "Whether you may see this cannot be decided at the moment.", "Try again in a few seconds.")
+	}
+}
+
+// stranger answers a request without a session on a route that asks for one.
+func (s *Server) stranger(req *request, r *route) denial {
+	const message = "sign in to use this"
+	switch {
+	case r.Unauthenticated == config.Forbidden:
+		return s.fault(req, 403, "Forbidden", "This is not open to you without a session.", "Sign in first.")
+	case r.Unauthenticated != config.Unauthorized && req.navigation():
+		return denial{status: 302, header: map[string]string{
+			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.target()),
+			"cache-control":   "no-store",
+			"referrer-policy": "no-referrer",
+		}}
+	case req.frame():
+		d := s.fault(req, 401, "Sign in", "You are not signed in.", "Open this address in a window of its own to sign in.")
+		d.header["www-authenticate"] = challenge(r)
+		return d
+	}
+	d := problem(req, 401, "unauthenticated", message)
+	d.header["www-authenticate"] = challenge(r)
+	return d
+}
+
+// challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it.
+func challenge(r *route) string { return fmt.Sprintf("Bearer realm=%q", r.host) }
+
+// refusal answers a person or program that the policy denies.
+func (s *Server) refusal(req *request, v verdict) denial {
+	reasons := v.decision.Reasons
+	if v.cause != nil {
+		reasons = []string{"The policy of this address does not work. Its operator finds the cause under the decision id."}
+	}
+	if !req.person() {
+		return problem(req, 403, "denied", strings.Join(reasons, "; "))
+	}
+	page := web.Denied{
+		Host: v.route.host, Reasons: reasons, DecisionID: req.id, SignOutURL: v.route.edge.prefix + "/sign_out",
+	}
+	if v.session != nil {
+		page.Person = web.Person{Name: v.session.User.Name, Email: v.session.User.Email, Groups: v.session.User.Groups}
+	}
+	return shown(s.Pages.Denied(page))
+}
+
+// fault answers with an error page or its JSON.
+func (s *Server) fault(req *request, status int, title, message, remedy string) denial {
+	if !req.person() {
+		return problem(req, status, lower(strings.ReplaceAll(title, " ", "_")), message)
+	}
+	return shown(s.Pages.Error(web.Error{Status: status, Title: title, Message: message, Remedy: remedy, RequestID: req.id}))
+}
+
+func shown(p web.Page) denial { return denial{p.Status, p.Header, p.Body} }
+
+// person says whether somebody will read the answer's body as a page.
+func (r *request) person() bool { return r.navigation() || r.frame() }
+
+// problem is the JSON body for programs.
+func problem(req *request, status int, code, message string) denial {
+	body, err := json.Marshal(struct {
+		Error    string `json:"error"`
+		Message  string `json:"message,omitempty"`
+		Decision string `json:"decision_id"`
+	}{code, message, req.id})
+	if err != nil {
+		body = []byte(`{"error":"denied"}`)
+	}
+	return denial{status, map[string]string{
+		"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff",
+	}, append(body, '\n')}
+}
+
+// target is the path and query to come back to.
+func (r *request) target() string {
+	if r.query == "" {
+		return r.path
+	}
+	return r.path + "?" + r.query
+}
+
+// record writes the one log line of a decision. It has no query, no cookie and no token.
+func (s *Server) record(ctx context.Context, req *request, v verdict, status int, start time.Time) {
+	level := slog.LevelInfo
+	if v.outcome == unavailable || v.outcome == denied && v.cause != nil {
+		level = slog.LevelError // a fault of ours or of a policy's; what a client can cause at will is no error
+	}
+	if !s.Log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("id", req.id), slog.String("outcome", string(v.outcome)), slog.Int("status", status),
+		slog.String("route", req.route), slog.String("revision", req.revision),
+		slog.String("method", req.method), slog.String("host", clip(req.host)), slog.String("path", clip(req.path)),
+		slog.String("client_ip", req.clientIP), slog.Duration("took", s.Now().Sub(start)),
+	}
+	if v.session != nil {
+		attrs = append(attrs, slog.String("subject", v.session.User.ID), slog.String("session", session.HashID(v.session.ID)))
+	}
+	if len(v.decision.Reasons) > 0 {
+		attrs = append(attrs, slog.Any("reasons", v.decision.Reasons))
+	}
+	if v.cause != nil {
+		attrs = append(attrs, slog.String("cause", v.cause.Error()))
+	}
+	s.Log.LogAttrs(ctx, level, "decision", attrs...)
+}
+
+// plainID says whether an id is safe to show and log as it is: Envoy's is a UUID.
+func plainID(id string) bool {
+	return len(id) >= 16 && len(id) <= 64 && strings.Trim(id, "0123456789abcdefABCDEF-") == ""
+}
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

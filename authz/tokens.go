@@ -1,0 +1,104 @@
+package authz
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"doorward/authz/session"
+	"doorward/authz/token"
+)
+
+// mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
+func (s *Server) mint(r *route, found *session.Session, claims map[string]any) (string, error) {
+	extra := ""
+	if len(claims) > 0 {
+		encoded, err := json.Marshal(claims)
+		if err != nil {
+			return "", fmt.Errorf("encode the policy's claims: %w", err)
+		}
+		extra = string(encoded)
+	}
+	key := tokenKey{found.ID, found.Version, r.Name, r.revision, s.Tokens.KeyID(), extra}
+	now := s.Now()
+	if jwt, ok := s.minted.get(key, now); ok {
+		return jwt, nil
+	}
+	jwt, expires, err := s.Tokens.Mint(identity(r, found, claims))
+	if err != nil {
+		return "", fmt.Errorf("sign the identity JWT: %w", err)
+	}
+	s.minted.put(key, minted{jwt, now.Add(expires.Sub(now) / 2)}, now)
+	return jwt, nil
+}
+
+// identity is the content of the JWT. The e-mail is there only when it is verified, because upstreams key accounts by it.
+func identity(r *route, s *session.Session, extra map[string]any) token.Claims {
+	c := token.Claims{
+		Issuer: r.host, Audience: r.host, Subject: s.User.ID, Name: s.User.Name, Groups: s.User.Groups,
+		SID: session.HashID(s.ID), NotAfter: s.Expires, Extra: extra,
+	}
+	if s.User.EmailVerified {
+		c.Email = s.User.Email
+	}
+	if name, ok := s.User.Claims["preferred_username"].(string); ok {
+		c.PreferredUsername = name
+	}
+	return c
+}
+
+// tokenKey has everything that a token's content depends on.
+type tokenKey struct {
+	session  string
+	version  uint64
+	route    string
+	revision string
+	key      string
+	claims   string
+}
+
+type minted struct {
+	jwt  string
+	stop time.Time // not given out from then on
+}
+
+// tokenCacheSize bounds the tokens kept: about 1 KiB each.
+const tokenCacheSize = 1 << 15
+
+// tokenCache keeps minted tokens in two halves: when the young one is full it becomes the old one, so what is used stays and the
+// rest goes, at no cost per use.
+type tokenCache struct {
+	mu         sync.Mutex // guards what follows
+	young, old map[tokenKey]minted
+}
+
+func newTokenCache() *tokenCache { return &tokenCache{young: make(map[tokenKey]minted)} }
+
+func (c *tokenCache) get(key tokenKey, now time.Time) (string, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.young[key]
+	if !ok {
+		if m, ok = c.old[key]; ok && now.Before(m.stop) {
+			c.store(key, m)
+		}
+	}
+	return m.jwt, ok && now.Before(m.stop)
+}
+
+func (c *tokenCache) put(key tokenKey, m minted, now time.Time) {
+	if !now.Before(m.stop) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.store(key, m)
+}
+
+func (c *tokenCache) store(key tokenKey, m minted) {
+	if len(c.young) >= tokenCacheSize/2 {
+		c.young, c.old = make(map[tokenKey]minted, len(c.young)), c.young
+	}
+	c.young[key] = m
+}
