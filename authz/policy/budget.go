@@ -1,0 +1,62 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// maxSteps bounds the expressions that one evaluation may look at. Ordinary policies need a few hundred. It is also a bound on
+// memory: what a step can add is small.
+const maxSteps = 250_000
+
+// clockSteps is how many steps pass between two looks at the clock; a step takes about 200 ns.
+const clockSteps = 64
+
+// budget bounds one evaluation, in steps and in time. It is the topdown.Cancel of the evaluation, which asks before each expression and
+// inside built-ins that loop, so that no timer and no goroutine is needed. It is used by one goroutine.
+type budget struct {
+	ctx      context.Context
+	deadline time.Time
+	steps    int
+	err      error
+}
+
+func newBudget(ctx context.Context, timeout time.Duration) *budget {
+	deadline := time.Now().Add(timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	return &budget{ctx: ctx, deadline: deadline}
+}
+
+// Cancel is part of topdown.Cancel.
+func (b *budget) Cancel() {
+	if b.err == nil {
+		b.err = context.Canceled
+	}
+}
+
+// Cancelled counts a step and says whether it was one too many.
+func (b *budget) Cancelled() bool {
+	if b.err != nil {
+		return true
+	}
+	b.steps++
+	if b.steps > maxSteps {
+		b.err = fmt.Errorf("it needs more than %d steps", maxSteps)
+		return true
+	}
+	if b.steps%clockSteps == 1 {
+		b.look()
+	}
+	return b.err != nil
+}
+
+func (b *budget) look() {
+	if err := b.ctx.Err(); err != nil {
+		b.err = fmt.Errorf("it was given up after %d steps: %w", b.steps, err)
+	} else if !time.Now().Before(b.deadline) {
+		b.err = fmt.Errorf("it was given up after %d steps: %w", b.steps, context.DeadlineExceeded)
+	}
+}

@@ -1,0 +1,211 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// Bounds of what a policy may answer. Upstreams commonly refuse more than 8 KiB of headers in all.
+const (
+	maxReasons     = 16
+	maxReason      = 512      // bytes; longer ones are cut
+	maxClaims      = 16 << 10 // bytes of JSON
+	maxHeaderBytes = 16 << 10 // names and values together
+)
+
+// outcomes are the rules of the contract, in the order in which they are evaluated.
+var outcomes = []string{"allow", "deny", "claims", "headers", "response_headers"}
+
+// decision reads the query's result: for each rule an array that is empty where the rule is absent or undefined.
+func decision(result topdown.QueryResult) (Decision, error) {
+	var d Decision
+	read := map[string]func(ast.Value, *Decision) error{
+		"allow":            readAllow,
+		"deny":             readDeny,
+		"claims":           readClaims,
+		"headers":          readHeaders,
+		"response_headers": readResponseHeaders,
+	}
+	for _, name := range outcomes {
+		term, ok := result[ast.Var(name)]
+		if !ok {
+			continue
+		}
+		list, ok := term.Value.(*ast.Array)
+		if !ok {
+			return Decision{}, fmt.Errorf("%s: unexpected result %s", name, term)
+		}
+		if list.Len() == 0 {
+			continue
+		}
+		if err := read[name](list.Elem(0).Value, &d); err != nil {
+			return Decision{}, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	d.Allow = d.Allow && len(d.Reasons) == 0
+	return d, nil
+}
+
+func readAllow(v ast.Value, d *Decision) error {
+	b, ok := v.(ast.Boolean)
+	if !ok {
+		return fmt.Errorf("must be a boolean, not %s", typeName(v))
+	}
+	d.Allow = bool(b)
+	return nil
+}
+
+func readDeny(v ast.Value, d *Decision) error {
+	set, ok := v.(ast.Set)
+	if !ok {
+		return fmt.Errorf(`must be a set of reasons (deny contains "reason" if ...), not %s`, typeName(v))
+	}
+	for _, t := range set.Slice() {
+		s, ok := t.Value.(ast.String)
+		if !ok {
+			return fmt.Errorf("a reason must be a string, not %s", typeName(t.Value))
+		}
+		d.Reasons = append(d.Reasons, printable(string(s)))
+	}
+	slices.Sort(d.Reasons)
+	if len(d.Reasons) > maxReasons {
+		d.Reasons = d.Reasons[:maxReasons:maxReasons]
+	}
+	return nil
+}
+
+// printable makes a reason fit for a page and a log line: valid UTF-8, no control characters, bounded.
+func printable(s string) string {
+	if len(s) > maxReason {
+		s = s[:maxReason]
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
+
+// reservedClaims are set by the token alone (RFC 7519, section 4.1; sid: OpenID Connect Front-Channel Logout 1.0).
+var reservedClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid"}
+
+func readClaims(v ast.Value, d *Decision) error {
+	o, ok := v.(ast.Object)
+	if !ok {
+		return fmt.Errorf("must be an object, not %s", typeName(v))
+	}
+	for _, name := range reservedClaims {
+		if o.Get(ast.InternedTerm(name)) != nil {
+			return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", name)
+		}
+	}
+	x, err := ast.JSON(v)
+	if err != nil {
+		return err
+	}
+	claims, ok := x.(map[string]any)
+	if !ok {
+		return fmt.Errorf("must be an object with string keys")
+	}
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxClaims {
+		return fmt.Errorf("%d bytes of JSON are more than the %d that fit in a token", len(text), maxClaims)
+	}
+	d.Claims = claims
+	return nil
+}
+
+func readHeaders(v ast.Value, d *Decision) (err error) {
+	d.Headers, err = headerMap(v, checkRequestHeader)
+	return err
+}
+
+func readResponseHeaders(v ast.Value, d *Decision) (err error) {
+	d.ResponseHeaders, err = headerMap(v, checkResponseHeader)
+	return err
+}
+
+func headerMap(v ast.Value, check func(name, value string) error) (map[string]string, error) {
+	o, ok := v.(ast.Object)
+	if !ok {
+		return nil, fmt.Errorf("must be an object, not %s", typeName(v))
+	}
+	headers := make(map[string]string, o.Len())
+	size := 0
+	err := o.Iter(func(k, v *ast.Term) error {
+		key, ok := k.Value.(ast.String)
+		if !ok {
+			return fmt.Errorf("a header's name must be a string, not %s", typeName(k.Value))
+		}
+		name := strings.ToLower(string(key))
+		if _, twice := headers[name]; twice {
+			return fmt.Errorf("%q is there twice, in different case", name)
+		}
+		value, err := headerValue(v.Value)
+		if err == nil {
+			err = checkHeader(name, value)
+		}
+		if err == nil {
+			err = check(name, value)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", clip(name), err)
+		}
+		headers[name] = value
+		size += len(name) + len(value)
+		return nil
+	})
+	if err == nil && size > maxHeaderBytes {
+		err = fmt.Errorf("%d bytes are more than the %d allowed", size, maxHeaderBytes)
+	}
+	return headers, err
+}
+
+// headerValue is a string, or several joined by "," (RFC 9110, section 5.2). A part that holds a comma would read as two.
+func headerValue(v ast.Value) (string, error) {
+	var parts []*ast.Term
+	switch v := v.(type) {
+	case ast.String:
+		return string(v), nil
+	case ast.Set:
+		parts = v.Slice()
+	case *ast.Array:
+		v.Foreach(func(t *ast.Term) { parts = append(parts, t) })
+	default:
+		return "", fmt.Errorf("must be a string or an array of strings, not %s", typeName(v))
+	}
+	values := make([]string, len(parts))
+	for i, t := range parts {
+		s, ok := t.Value.(ast.String)
+		if !ok {
+			return "", fmt.Errorf("must be an array of strings; one is %s", typeName(t.Value))
+		}
+		if strings.Contains(string(s), ",") {
+			return "", fmt.Errorf("%q holds a comma, so it would read as two values", clip(string(s)))
+		}
+		values[i] = string(s)
+	}
+	return strings.Join(values, ","), nil
+}
+
+// typeName is the type of a value with its article.
+func typeName(v ast.Value) string {
+	switch name := ast.ValueName(v); name {
+	case "array", "object":
+		return "an " + name
+	case "null":
+		return name
+	default:
+		return "a " + name
+	}
+}
