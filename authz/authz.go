@@ -16,9 +16,6 @@ import (
 	"doorward/authz/session"
 	"doorward/authz/token"
 	"doorward/authz/web"
-
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/grpc"
 )
 
 // SessionFinder finds the live session of a cookie on a host. session.ErrNone means that there is none; any other error
@@ -44,7 +41,6 @@ type Config struct {
 
 // Server implements Envoy's authorization service. It is safe for concurrent use. Until the first Adopt it answers 503.
 type Server struct {
-	authv3.UnimplementedAuthorizationServer
 	Config
 	current atomic.Pointer[Generation]
 	minted  *tokenCache
@@ -62,9 +58,6 @@ func New(c Config) (*Server, error) {
 	s.current.Store(&Generation{})
 	return s, nil
 }
-
-// Register adds the service to a gRPC server.
-func (s *Server) Register(g *grpc.Server) { authv3.RegisterAuthorizationServer(g, s) }
 
 // Adopt makes g what is decided by, and keeps the revisions that it replaces, because Envoy may still route by them. Calls must
 // not overlap.

@@ -7,19 +7,17 @@ import (
 
 	"doorward/authz/policy"
 	"doorward/authz/session"
-
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 )
 
-// Check answers one ext_authz query. Every failure becomes an explicit denial, never a gRPC error, so that no setting of
-// Envoy's can turn a fault of ours into an allowed request.
-func (s *Server) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+// Check answers one ext_authz query: in is an encoded CheckRequest, the result an encoded CheckResponse. Every failure becomes an
+// explicit denial, never a gRPC error, so that no setting of Envoy's can turn a fault of ours into an allowed request.
+func (s *Server) Check(ctx context.Context, in string) []byte {
 	start := s.Now()
 	req, err := parseRequest(in)
 	if err != nil {
-		return s.answer(ctx, req, verdict{outcome: malformed, cause: err}, start), nil
+		return s.answer(ctx, req, verdict{outcome: malformed, cause: err}, start)
 	}
-	return s.answer(ctx, req, s.decide(ctx, s.current.Load(), req), start), nil
+	return s.answer(ctx, req, s.decide(ctx, s.current.Load(), req), start)
 }
 
 // verdict is what came out of one check, before it is put into Envoy's terms.
@@ -28,8 +26,8 @@ type verdict struct {
 	route    *route           // nil when the route is not known
 	session  *session.Session // nil without a session
 	decision policy.Decision
-	jwt      string // "" when the upstream gets none
-	cause    error  // for the log, never for the client
+	jwt      *minted // nil when the upstream gets none
+	cause    error   // for the log, never for the client
 }
 
 // outcome is the kind of a verdict; its text is the one in the log.

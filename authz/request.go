@@ -4,12 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"doorward/authz/session"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 )
 
 // Keys of the context extensions that xds puts on each of Envoy's routes.
@@ -23,10 +19,13 @@ type request struct {
 	id              string // Envoy's request id; names the decision in the log and on pages
 	route, revision string
 	method, scheme  string
-	host            string // lower case, without port and trailing dot
+	authority       string // as sent
+	host            string // of the authority: lower case, without port and trailing dot
+	target          string // path and query, as sent
 	path, query     string // normalised by Envoy; query without "?"
 	sni             string
 	clientIP        string
+	mapped          bool // a header map was there
 	headers         []header
 	cookie          string // the value of our cookie, "" without one
 }
@@ -35,51 +34,24 @@ type request struct {
 type header struct{ name, value string }
 
 // parseRequest reads Envoy's question. The request is not nil even with an error, so that a denial can be logged.
-func parseRequest(in *authv3.CheckRequest) (*request, error) {
-	attributes := in.GetAttributes()
-	http := attributes.GetRequest().GetHttp()
-	extensions := attributes.GetContextExtensions()
-	req := &request{
-		id:       http.GetId(),
-		route:    extensions[contextRoute],
-		revision: extensions[contextRevision],
-		method:   http.GetMethod(),
-		scheme:   http.GetScheme(),
-		host:     hostname(http.GetHost()),
-		sni:      attributes.GetTlsSession().GetSni(),
-		clientIP: attributes.GetSource().GetAddress().GetSocketAddress().GetAddress(),
-	}
+func parseRequest(in string) (*request, error) {
+	req := &request{headers: make([]header, 0, 24)}
+	err := wireCheckRequest(req, in)
 	if !plainID(req.id) {
 		req.id = newID()
 	}
-	if http.GetHeaderMap() == nil {
+	if err != nil {
+		return req, err
+	}
+	req.host = hostname(req.authority)
+	if !req.mapped {
 		return req, errors.New("Envoy sent no header map: its ext_authz filter lacks encode_raw_headers")
 	}
-	req.headers = headers(http.GetHeaderMap())
-	req.path, req.query, _ = strings.Cut(http.GetPath(), "?")
+	req.path, req.query, _ = strings.Cut(req.target, "?")
 	if !strings.HasPrefix(req.path, "/") {
 		return req, fmt.Errorf("path %q does not begin with a slash", clip(req.path))
 	}
-	if !utf8.ValidString(req.path) || !utf8.ValidString(req.query) {
-		return req, errors.New("path or query is not UTF-8")
-	}
 	return req, req.findCookie()
-}
-
-// headers returns the lines without pseudo-headers.
-func headers(m *corev3.HeaderMap) []header {
-	lines := make([]header, 0, len(m.GetHeaders()))
-	for _, h := range m.GetHeaders() {
-		if strings.HasPrefix(h.GetKey(), ":") {
-			continue
-		}
-		value := h.GetValue()
-		if raw := h.GetRawValue(); len(raw) > 0 {
-			value = string(raw)
-		}
-		lines = append(lines, header{h.GetKey(), value})
-	}
-	return lines
 }
 
 // findCookie sets the value of our cookie. A browser never sends two: they would be somebody's attempt to have one checked and the

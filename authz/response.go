@@ -8,63 +8,47 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"doorward/authz/config"
 	"doorward/authz/session"
 	"doorward/authz/web"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/codes"
 )
 
 // answer puts a verdict into Envoy's terms and writes the decision record.
-func (s *Server) answer(ctx context.Context, req *request, v verdict, start time.Time) *authv3.CheckResponse {
-	var response *authv3.CheckResponse
-	status := 200
+func (s *Server) answer(ctx context.Context, req *request, v verdict, start time.Time) []byte {
 	if v.outcome == allowed {
-		response = allow(req, v)
-	} else {
-		d := s.denial(req, v)
-		status = d.status
-		response = d.response()
+		s.record(ctx, req, v, 200, start)
+		return allow(req, v).encode()
 	}
-	s.record(ctx, req, v, status, start)
-	return response
+	d := s.denial(req, v)
+	s.record(ctx, req, v, d.status, start)
+	return d.encode()
 }
 
 // allow carries the identity and the policy's headers to the upstream, and takes away what only Doorward may set or see.
-func allow(req *request, v verdict) *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{}
-	for name, value := range v.decision.Headers {
-		ok.Headers = append(ok.Headers, set(name, value))
-	}
-	if v.jwt != "" {
-		ok.Headers = append(ok.Headers, set(v.route.edge.header, v.jwt))
-	}
-	for name, value := range v.decision.ResponseHeaders {
-		ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, set(name, value))
+func allow(req *request, v verdict) *permission {
+	p := &permission{set: v.decision.Headers, responseSet: v.decision.ResponseHeaders}
+	if v.jwt != nil {
+		p.identity = v.jwt.option
 	}
 	for _, h := range req.headers {
-		if config.IsIdentityHeader(h.name, v.route.edge.header) && !sets(ok.Headers, h.name) {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, h.name)
+		if !config.IsIdentityHeader(h.name, v.route.edge.header) {
+			continue
+		}
+		_, replaced := p.set[h.name]
+		if !replaced && (v.jwt == nil || h.name != v.route.edge.header) {
+			p.remove = append(p.remove, h.name)
 		}
 	}
 	switch cookie, change := req.upstreamCookie(); {
 	case change && cookie == "":
-		ok.HeadersToRemove = append(ok.HeadersToRemove, "cookie")
+		p.remove = append(p.remove, "cookie")
 	case change:
-		ok.Headers = append(ok.Headers, set("cookie", cookie))
+		p.cookie = cookie
 	}
-	return &authv3.CheckResponse{
-		Status:       &statuspb.Status{Code: int32(codes.OK)},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
-	}
+	return p
 }
 
 // upstreamCookie returns the Cookie header without our cookies, and whether it differs from what the client sent.
@@ -84,18 +68,6 @@ func (r *request) upstreamCookie() (value string, change bool) {
 	return strings.Join(kept, "; "), change
 }
 
-// set replaces whatever the client sent under that name. The value is passed as bytes, since a client's may not be UTF-8.
-func set(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, RawValue: []byte(value)},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
-}
-
-func sets(headers []*corev3.HeaderValueOption, name string) bool {
-	return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
-}
-
 // permit refuses headers of a policy that only Doorward may set. What no policy at all may set, package policy has refused.
 func (e *edge) permit(headers map[string]string) error {
 	for name := range headers {
@@ -104,24 +76,6 @@ func (e *edge) permit(headers map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// denial is an answer that does not reach the upstream.
-type denial struct {
-	status int
-	header map[string]string
-	body   []byte
-}
-
-func (d denial) response() *authv3.CheckResponse {
-	http := &authv3.DeniedHttpResponse{Status: &typev3.HttpStatus{Code: typev3.StatusCode(d.status)}, Body: string(d.body)}
-	for name, value := range d.header {
-		http.Headers = append(http.Headers, set(name, value))
-	}
-	return &authv3.CheckResponse{
-		Status:       &statuspb.Status{Code: int32(codes.PermissionDenied)},
-		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: http},
-	}
 }
 
 // denial chooses what a client gets: a page for a person, JSON for a program, a redirect to sign-in for a stranger's navigation.
@@ -148,7 +102,7 @@ func (s *Server) stranger(req *request, r *route) denial {
 		return s.fault(req, 403, "Forbidden", "This is not open to you without a session.", "Sign in first.")
 	case r.Unauthenticated != config.Unauthorized && req.navigation():
 		return denial{status: 302, header: map[string]string{
-			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.target()),
+			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.target),
 			"cache-control":   "no-store",
 			"referrer-policy": "no-referrer",
 		}}
@@ -209,14 +163,6 @@ func problem(req *request, status int, code, message string) denial {
 	return denial{status, map[string]string{
 		"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff",
 	}, append(body, '\n')}
-}
-
-// target is the path and query to come back to.
-func (r *request) target() string {
-	if r.query == "" {
-		return r.path
-	}
-	return r.path + "?" + r.query
 }
 
 // record writes the one log line of a decision. It has no query, no cookie and no token.

@@ -11,26 +11,27 @@ import (
 )
 
 // mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
-func (s *Server) mint(r *route, found *session.Session, claims map[string]any) (string, error) {
+func (s *Server) mint(r *route, found *session.Session, claims map[string]any) (*minted, error) {
 	extra := ""
 	if len(claims) > 0 {
 		encoded, err := json.Marshal(claims)
 		if err != nil {
-			return "", fmt.Errorf("encode the policy's claims: %w", err)
+			return nil, fmt.Errorf("encode the policy's claims: %w", err)
 		}
 		extra = string(encoded)
 	}
 	key := tokenKey{found.ID, found.Version, r.Name, r.revision, s.Tokens.KeyID(), extra}
 	now := s.Now()
-	if jwt, ok := s.minted.get(key, now); ok {
-		return jwt, nil
+	if m, ok := s.minted.get(key, now); ok {
+		return m, nil
 	}
 	jwt, expires, err := s.Tokens.Mint(identity(r, found, claims))
 	if err != nil {
-		return "", fmt.Errorf("sign the identity JWT: %w", err)
+		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
-	s.minted.put(key, minted{jwt, now.Add(expires.Sub(now) / 2)}, now)
-	return jwt, nil
+	m := &minted{headerOption(nil, r.edge.header, jwt), now.Add(expires.Sub(now) / 2)}
+	s.minted.put(key, m, now)
+	return m, nil
 }
 
 // identity is the content of the JWT. The e-mail is there only when it is verified, because upstreams key accounts by it.
@@ -58,9 +59,10 @@ type tokenKey struct {
 	claims   string
 }
 
+// minted is a token as it goes into the answer.
 type minted struct {
-	jwt  string
-	stop time.Time // not given out from then on
+	option []byte    // an encoded HeaderValueOption
+	stop   time.Time // not given out from then on
 }
 
 // tokenCacheSize bounds the tokens kept: about 1 KiB each.
@@ -70,24 +72,24 @@ const tokenCacheSize = 1 << 15
 // rest goes, at no cost per use.
 type tokenCache struct {
 	mu         sync.Mutex // guards what follows
-	young, old map[tokenKey]minted
+	young, old map[tokenKey]*minted
 }
 
-func newTokenCache() *tokenCache { return &tokenCache{young: make(map[tokenKey]minted)} }
+func newTokenCache() *tokenCache { return &tokenCache{young: make(map[tokenKey]*minted)} }
 
-func (c *tokenCache) get(key tokenKey, now time.Time) (string, bool) {
+func (c *tokenCache) get(key tokenKey, now time.Time) (*minted, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m, ok := c.young[key]
 	if !ok {
-		if m, ok = c.old[key]; ok && now.Before(m.stop) {
+		if m, ok = c.old[key]; ok {
 			c.store(key, m)
 		}
 	}
-	return m.jwt, ok && now.Before(m.stop)
+	return m, ok && now.Before(m.stop)
 }
 
-func (c *tokenCache) put(key tokenKey, m minted, now time.Time) {
+func (c *tokenCache) put(key tokenKey, m *minted, now time.Time) {
 	if !now.Before(m.stop) {
 		return
 	}
@@ -96,9 +98,9 @@ func (c *tokenCache) put(key tokenKey, m minted, now time.Time) {
 	c.store(key, m)
 }
 
-func (c *tokenCache) store(key tokenKey, m minted) {
+func (c *tokenCache) store(key tokenKey, m *minted) {
 	if len(c.young) >= tokenCacheSize/2 {
-		c.young, c.old = make(map[tokenKey]minted, len(c.young)), c.young
+		c.young, c.old = make(map[tokenKey]*minted, len(c.young)), c.young
 	}
 	c.young[key] = m
 }

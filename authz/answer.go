@@ -1,0 +1,98 @@
+package authz
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The wire form of our answer (envoy.service.auth.v3.CheckResponse): field numbers are those of Envoy's external_auth.proto.
+const (
+	responseStatus = 1 // google.rpc.Status
+	responseDenied = 2 // DeniedHttpResponse
+	responseOK     = 3 // OkHttpResponse
+
+	okHeaders         = 2
+	okHeadersToRemove = 5
+	okResponseHeaders = 6
+
+	deniedStatus  = 1 // type.v3.HttpStatus
+	deniedHeaders = 2
+	deniedBody    = 3
+
+	optionHeader       = 1 // core.v3.HeaderValue
+	optionAppendAction = 3
+	valueKey           = 1
+	valueRaw           = 3
+
+	overwriteIfExistsOrAdd = 2 // HeaderValueOption.HeaderAppendAction
+	permissionDenied       = 7 // google.rpc.Code
+)
+
+// permission lets a request through with changes to its headers.
+type permission struct {
+	identity    []byte // the encoded option that sets the identity JWT, nil for none
+	set         map[string]string
+	cookie      string // replaces the Cookie header, "" leaves it
+	remove      []string
+	responseSet map[string]string
+}
+
+func (p *permission) encode() []byte {
+	ok := make([]byte, 0, len(p.identity)+512)
+	if p.identity != nil {
+		ok = bytesField(ok, okHeaders, p.identity)
+	}
+	ok = options(ok, okHeaders, p.set)
+	if p.cookie != "" {
+		ok = bytesField(ok, okHeaders, headerOption(nil, "cookie", p.cookie))
+	}
+	for _, name := range p.remove {
+		ok = stringField(ok, okHeadersToRemove, name)
+	}
+	ok = options(ok, okResponseHeaders, p.responseSet)
+	out := make([]byte, 0, len(ok)+16)
+	out = bytesField(out, responseStatus, nil) // code 0
+	return bytesField(out, responseOK, ok)
+}
+
+// denial is an answer that does not reach the upstream.
+type denial struct {
+	status int
+	header map[string]string
+	body   []byte
+}
+
+func (d denial) encode() []byte {
+	status := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), uint64(d.status))
+	denied := bytesField(nil, deniedStatus, status)
+	denied = options(denied, deniedHeaders, d.header)
+	denied = bytesField(denied, deniedBody, d.body)
+	code := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), permissionDenied)
+	return bytesField(bytesField(nil, responseStatus, code), responseDenied, denied)
+}
+
+// options appends a HeaderValueOption for each header, in the order of their names.
+func options(b []byte, field protowire.Number, headers map[string]string) []byte {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		b = bytesField(b, field, headerOption(nil, name, headers[name]))
+	}
+	return b
+}
+
+// headerOption appends a HeaderValueOption that replaces whatever the client sent under that name. The value is passed as bytes,
+// since a client's may not be UTF-8.
+func headerOption(b []byte, name, value string) []byte {
+	header := stringField(stringField(nil, valueKey, name), valueRaw, value)
+	b = bytesField(b, optionHeader, header)
+	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
+}
+
+func bytesField(b []byte, field protowire.Number, value []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), value)
+}
+
+func stringField(b []byte, field protowire.Number, value string) []byte {
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), value)
+}
