@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"doorward/authz/admin"
+	"doorward/authz/config"
+	"doorward/xds/cert"
+
+	"github.com/spf13/cobra"
+)
+
+func checkCommand() *cobra.Command {
+	var format string
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say whether a configuration is good, and what is wrong with it",
+		Long: "Check reads a configuration as serve does: keys, routes, certificates, policies and what they come to in Envoy.\n" +
+			"With --wait it then waits until the running doorward serves exactly this: decided by its policies and\n" +
+			"acknowledged by every Envoy. The exit status is 0 when all is well, 1 otherwise.",
+		Args: cobra.ExactArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return fmt.Errorf("--format %q: it is text or json", format)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			c, err := check(ctx, args[0])
+			r := report{File: args[0], Problems: problems(err)}
+			if err == nil {
+				r.Checksum, r.Routes, r.Hosts = c.Checksum, len(c.Routes), len(c.Hosts())
+				if wait {
+					r.Problems = problems(served(ctx, c))
+					r.Served = len(r.Problems) == 0
+				}
+			}
+			r.OK = len(r.Problems) == 0
+			if err := r.print(cmd.OutOrStdout(), format); err != nil {
+				return err
+			}
+			if !r.OK {
+				return errReported
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the running doorward serves this configuration")
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to wait at most")
+	return cmd
+}
+
+// check loads a configuration and builds both planes' part of it, without touching the data directory.
+func check(ctx context.Context, path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	source, err := cert.NewSource(c, cert.Placeholder())
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = build(ctx, c, source.Certificate)
+	return c, err
+}
+
+// served waits until the running doorward serves a configuration, or says why it does not.
+func served(ctx context.Context, c *config.Config) error {
+	client := admin.NewClient(filepath.Join(c.DataDir, "admin.sock"))
+	for {
+		status, err := client.Status(ctx)
+		switch {
+		case errors.Is(err, admin.ErrNotRunning) && ctx.Err() == nil:
+			return fmt.Errorf("--wait: %w: start it with doorward up or serve", err)
+		case err == nil && status.Loaded == c.Checksum && status.Served:
+			return nil
+		case err == nil && (status.Refused == c.Checksum || status.Loaded == c.Checksum) && status.Problem != "":
+			return fmt.Errorf("the running doorward does not serve it: %s", status.Problem)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not served within the time given: the running doorward has %s with %s", status.Config, short(status.Loaded))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func short(checksum string) string {
+	if len(checksum) > 12 {
+		return checksum[:12]
+	}
+	return checksum
+}
+
+// report is what check prints.
+type report struct {
+	OK       bool             `json:"ok"`
+	File     string           `json:"file"`
+	Checksum string           `json:"checksum,omitempty"`
+	Routes   int              `json:"routes"`
+	Hosts    int              `json:"hosts"`
+	Served   bool             `json:"served"`
+	Problems []config.Problem `json:"problems"`
+}
+
+func (r report) print(w io.Writer, format string) error {
+	if format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(r)
+	}
+	var b strings.Builder
+	switch {
+	case !r.OK:
+		for _, p := range r.Problems {
+			fmt.Fprintln(&b, config.Problems{p}.Error())
+		}
+		fmt.Fprintf(&b, "%s: %d problem(s)\n", r.File, len(r.Problems))
+	case r.Served:
+		fmt.Fprintf(&b, "%s: good and served, %d routes on %d hosts, checksum %s\n", r.File, r.Routes, r.Hosts, short(r.Checksum))
+	default:
+		fmt.Fprintf(&b, "%s: good, %d routes on %d hosts, checksum %s\n", r.File, r.Routes, r.Hosts, short(r.Checksum))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// problems flattens an error into what a report shows.
+func problems(err error) []config.Problem {
+	found := []config.Problem{}
+	var listed config.Problems
+	var joined interface{ Unwrap() []error }
+	switch {
+	case err == nil:
+	case errors.As(err, &listed):
+		found = append(found, listed...)
+	case errors.As(err, &joined):
+		for _, e := range joined.Unwrap() {
+			found = append(found, problems(e)...)
+		}
+	default:
+		found = append(found, config.Problem{Message: err.Error()})
+	}
+	return found
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"doorward/authz/config"
+	"doorward/envoy"
+
+	"github.com/spf13/cobra"
+)
+
+func envoyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "envoy", Short: "What an Envoy needs to run behind this doorward"}
+	var path string
+	bootstrap := &cobra.Command{
+		Use:   "bootstrap --config FILE",
+		Short: "Print the configuration that an Envoy is started with",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			text, err := envoy.Bootstrap(envoy.BootstrapConfig{SocketDir: c.SocketDir})
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	configFlag(bootstrap, &path)
+	cmd.AddCommand(bootstrap)
+	return cmd
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"doorward/authz"
+	"doorward/authz/admin"
+	"doorward/authz/config"
+	"doorward/authz/login"
+	"doorward/authz/policy"
+	"doorward/authz/session"
+	"doorward/authz/store/bolt"
+	"doorward/authz/token"
+	"doorward/authz/web"
+	"doorward/xds"
+	"doorward/xds/cert"
+)
+
+// acknowledgement bounds how long a change waits for the Envoys.
+const acknowledgement = 30 * time.Second
+
+// planes are the two halves of the program, the one that decides and the one that configures Envoy, and what they stand on.
+type planes struct {
+	log      *slog.Logger
+	started  time.Time
+	store    *bolt.Store
+	sessions *session.Sessions
+	ring     *token.Ring
+	authz    *authz.Server
+	login    *login.Handler
+	xds      *xds.Server
+	ca       *cert.LocalCA
+	settings atomic.Pointer[login.Settings]
+
+	mu     sync.Mutex // guards what follows
+	loaded *config.Config
+	status admin.Status
+}
+
+// open builds everything of the first configuration, with nothing served yet. It fails rather than return planes that could not sign.
+func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, err error) {
+	for _, dir := range []string{c.DataDir, c.SocketDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make data_dir or socket_dir: %w", err)
+		}
+	}
+	p = &planes{log: log, started: time.Now(), loaded: c}
+	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.store.Close())
+		}
+	}()
+	sealer, err := session.OpenSealer(filepath.Join(c.DataDir, "seal.key"))
+	if err != nil {
+		return nil, err
+	}
+	if p.sessions, err = session.New(session.Config{Store: p.store, Sealer: sealer}); err != nil {
+		return nil, err
+	}
+	if p.ring, err = token.Open(ctx, token.Config{
+		Store: p.store, Sealer: sealer, SigningKeyFile: c.JWT.SigningKeyFile,
+		Lifetime: time.Duration(c.JWT.Lifetime), ConsumerCache: time.Duration(c.JWT.ConsumerCache),
+	}); err != nil {
+		return nil, err
+	}
+	if p.ca, err = cert.NewLocalCA(filepath.Join(c.DataDir, "ca")); err != nil {
+		return nil, err
+	}
+	return p, p.build(sealer)
+}
+
+// build makes the servers.
+func (p *planes) build(sealer *session.Sealer) error {
+	pages, err := web.New()
+	if err != nil {
+		return err
+	}
+	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Tokens: p.ring, Pages: pages, Log: p.log})
+	if err != nil {
+		return err
+	}
+	p.login, err = login.New(login.Config{
+		Settings: func() login.Settings { return *p.settings.Load() },
+		Sessions: p.sessions, Store: p.store, Sealer: sealer, Pages: pages, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.settings.Store(new(login.Settings))
+	p.xds = xds.NewServer(p.log)
+	return nil
+}
+
+// apply makes a configuration the one that decides and is served: authz first, then Envoy. If a part does not build, nothing of it
+// is applied. An error after that names what an Envoy did not take; everything else is served. Calls must not overlap.
+func (p *planes) apply(ctx context.Context, c *config.Config) error {
+	change, err := p.prepare(ctx, c)
+	if err != nil {
+		p.refused(c.Checksum, err)
+		return fmt.Errorf("refused, nothing of it is applied: %w", err)
+	}
+	p.authz.Adopt(change.generation)
+	p.settings.Store(change.settings)
+	p.took(c)
+	ctx, cancel := context.WithTimeout(ctx, acknowledgement)
+	defer cancel()
+	if err := p.xds.Apply(ctx, change.resources); err != nil {
+		p.served(err)
+		return fmt.Errorf("an Envoy did not take all of it: %w", err)
+	}
+	p.authz.Settle()
+	p.served(nil)
+	p.log.Info("the configuration is served", "config", c.Path, "checksum", c.Checksum, "routes", len(c.Routes))
+	return nil
+}
+
+// change is a configuration built for both planes.
+type change struct {
+	generation *authz.Generation
+	resources  *xds.Resources
+	settings   *login.Settings
+}
+
+// prepare builds a change and applies nothing. The error joins the problems of every part.
+func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error) {
+	if err := p.fixed(c); err != nil {
+		return nil, err
+	}
+	certificates, err := cert.NewSource(c, p.ca)
+	if err != nil {
+		return nil, err
+	}
+	generation, resources, err := build(ctx, c, certificates.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	return &change{generation, resources, &login.Settings{
+		Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
+	}}, nil
+}
+
+// build compiles the policies and makes both planes' part of a configuration.
+func build(ctx context.Context, c *config.Config, certificate func(string) ([]byte, []byte, error)) (*authz.Generation, *xds.Resources, error) {
+	policies, err := policy.Load(ctx, policy.Config{Paths: c.Policies})
+	if err != nil {
+		return nil, nil, err
+	}
+	generation, err := authz.Build(c, policies)
+	if err != nil {
+		return nil, nil, err
+	}
+	resources, err := xds.Build(xds.Input{Config: c, Revision: generation.Revision, Certificate: certificate})
+	if err != nil {
+		return nil, nil, err
+	}
+	return generation, resources, nil
+}
+
+// fixed refuses changes that only a restart can make.
+func (p *planes) fixed(c *config.Config) error {
+	p.mu.Lock()
+	old := p.loaded
+	p.mu.Unlock()
+	var errs []error
+	for _, f := range []struct{ name, old, new string }{
+		{"data_dir", old.DataDir, c.DataDir},
+		{"socket_dir", old.SocketDir, c.SocketDir},
+		{"listen.internal", old.Listen.Internal, c.Listen.Internal},
+		{"jwt.signing_key_file", old.JWT.SigningKeyFile, c.JWT.SigningKeyFile},
+		{"jwt.lifetime", fmt.Sprint(old.JWT.Lifetime), fmt.Sprint(c.JWT.Lifetime)},
+		{"jwt.consumer_cache", fmt.Sprint(old.JWT.ConsumerCache), fmt.Sprint(c.JWT.ConsumerCache)},
+	} {
+		if f.old != f.new {
+			errs = append(errs, fmt.Errorf("%s: %s: a change from %q to %q needs a restart of doorward", c.Path, f.name, f.old, f.new))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *planes) took(c *config.Config) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loaded = c
+	p.status = admin.Status{
+		Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now(), Routes: len(c.Routes), Hosts: len(c.Hosts()),
+	}
+}
+
+func (p *planes) served(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.Served = err == nil
+	p.status.Problem = ""
+	if err != nil {
+		p.status.Problem = err.Error()
+	}
+}
+
+func (p *planes) refused(checksum string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.Refused, p.status.Problem = checksum, err.Error()
+}
+
+// report is what the admin API shows.
+func (p *planes) report() admin.Status {
+	envoys := p.xds.Envoys()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.status
+	s.Version, s.Started, s.Envoys = version, p.started, envoys
+	s.Served = s.Served && len(envoys) > 0
+	return s
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"doorward/authz"
+	"doorward/authz/admin"
+	"doorward/authz/config"
+	"doorward/envoy"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// stopping bounds how long requests that are under way may take to end.
+const stopping = 5 * time.Second
+
+func serveCommand() *cobra.Command {
+	var path string
+	var logging loggingFlags
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run both planes for an Envoy that somebody else runs",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logging.logger(os.Stderr)
+			if err != nil {
+				return err
+			}
+			c, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, log)
+		},
+	}
+	configFlag(cmd, &path)
+	logging.add(cmd)
+	return cmd
+}
+
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "doorward.yaml", "the configuration file")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that does not exist
+}
+
+// loggingFlags say how the log is written.
+type loggingFlags struct{ level, format string }
+
+func (f *loggingFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&f.format, "log-format", "json", "json or text")
+}
+
+func (f *loggingFlags) logger(w *os.File) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: it is one of debug, info, warn and error", f.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: it is json or text", f.format)
+}
+
+// serve runs both planes until ctx ends. Extra runs beside them once the sockets are open, and ends them when it returns.
+func serve(ctx context.Context, c *config.Config, log *slog.Logger, extra ...func(context.Context) error) error {
+	p, err := open(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer p.store.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	if err := p.listen(ctx, group, c); err != nil {
+		return err
+	}
+	if err := p.apply(ctx, c); err != nil {
+		return err
+	}
+	group.Go(func() error { return p.sessions.Run(ctx) })
+	group.Go(func() error { return p.watch(ctx, c) })
+	for _, run := range extra {
+		group.Go(func() error { return run(ctx) })
+	}
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// listen opens every socket before anything is served, so that a second doorward on the same directory fails at once.
+func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Config) error {
+	bootstrap, err := envoy.Bootstrap(envoy.BootstrapConfig{SocketDir: c.SocketDir})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.SocketDir, "envoy.yaml"), bootstrap, 0o644); err != nil {
+		return fmt.Errorf("write Envoy's bootstrap: %w", err)
+	}
+	if err := p.serveGRPC(ctx, group, c.SocketDir); err != nil {
+		return err
+	}
+	pages := http.NewServeMux()
+	pages.Handle(c.Paths.JWKS, p.ring)
+	pages.Handle("/", p.login)
+	return errors.Join(
+		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o666, pages),
+		serveHTTP(ctx, group, filepath.Join(c.DataDir, "admin.sock"), 0o600, admin.Handler(p.report)),
+		p.internal(ctx, group, c),
+	)
+}
+
+// serveGRPC opens the sockets of the services that Envoy calls. The authorization service has a server of its own, for its codec.
+func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string) error {
+	checks := grpc.NewServer(grpc.ForceServerCodecV2(authz.Codec{}))
+	p.authz.Register(checks)
+	control := grpc.NewServer()
+	p.xds.Register(control)
+	for name, server := range map[string]*grpc.Server{"authz.sock": checks, "xds.sock": control, "streams.sock": grpc.NewServer()} {
+		l, err := unixSocket(filepath.Join(dir, name), 0o666)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return server.Serve(l) })
+		group.Go(func() error {
+			<-ctx.Done()
+			forced := time.AfterFunc(stopping, server.Stop)
+			defer forced.Stop()
+			server.GracefulStop()
+			return nil
+		})
+	}
+	return nil
+}
+
+// internal serves the JWKS alone, over plain HTTP, for upstreams inside that do not know the edge's CA.
+func (p *planes) internal(ctx context.Context, group *errgroup.Group, c *config.Config) error {
+	if c.Listen.Internal == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", c.Listen.Internal)
+	if err != nil {
+		return fmt.Errorf("listen.internal: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(c.Paths.JWKS, p.ring)
+	runHTTP(ctx, group, l, mux)
+	return nil
+}
+
+func serveHTTP(ctx context.Context, group *errgroup.Group, path string, mode os.FileMode, h http.Handler) error {
+	l, err := unixSocket(path, mode)
+	if err != nil {
+		return err
+	}
+	runHTTP(ctx, group, l, h)
+	return nil
+}
+
+func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.Handler) {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10}
+	group.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopping)
+		defer cancel()
+		return server.Shutdown(ctx)
+	})
+}
+
+// unixSocket listens on a path, in place of a socket that a killed process left there. The store's lock has made sure that no other doorward
+// uses it. Who may reach the socket is decided by the directory's mode; mode lets Envoy run as another user.
+func unixSocket(path string, mode os.FileMode) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the old socket: %w", err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}

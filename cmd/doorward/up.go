@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"doorward/authz/config"
+	"doorward/envoy"
+
+	"github.com/spf13/cobra"
+)
+
+func upCommand() *cobra.Command {
+	var path, binary, envoyLevel string
+	var grace time.Duration
+	var logging loggingFlags
+	cmd := &cobra.Command{
+		Use:   "up --config FILE",
+		Short: "Run both planes, and Envoy as a child",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logging.logger(os.Stderr)
+			if err != nil {
+				return err
+			}
+			if binary, err = envoy.Find(binary); err != nil {
+				return err
+			}
+			c, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			for key, address := range map[string]string{"listen.https": c.Listen.HTTPS, "listen.http": c.Listen.HTTP} {
+				if err := envoy.CheckAddress(key, address); err != nil {
+					return err
+				}
+			}
+			return serve(cmd.Context(), c, log, func(ctx context.Context) error {
+				return envoy.Run(ctx, envoy.ChildConfig{
+					Binary: binary, SocketDir: c.SocketDir, LogLevel: envoyLevel, Grace: grace, Log: log,
+				})
+			})
+		},
+	}
+	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&binary, "envoy", "", "the Envoy binary (else ENVOY, PATH, or .tools/)")
+	cmd.Flags().StringVar(&envoyLevel, "envoy-log-level", "warning", "Envoy's own log level")
+	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "how long open requests may take to end when stopping")
+	logging.add(cmd)
+	return cmd
+}
