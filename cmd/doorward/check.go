@@ -78,7 +78,7 @@ func check(ctx context.Context, path string) (*config.Config, error) {
 
 // served waits until the running doorward serves a configuration, or says why it does not.
 func served(ctx context.Context, c *config.Config) error {
-	client := admin.NewClient(filepath.Join(c.DataDir, "admin.sock"))
+	client := admin.NewClient(filepath.Join(c.DataDir, controlSocket))
 	for {
 		status, err := client.Status(ctx)
 		switch {

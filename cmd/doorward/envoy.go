@@ -9,7 +9,7 @@ import (
 
 func envoyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "envoy", Short: "What an Envoy needs to run behind this doorward"}
-	var path string
+	var path, node string
 	bootstrap := &cobra.Command{
 		Use:   "bootstrap --config FILE",
 		Short: "Print the configuration that an Envoy is started with",
@@ -19,7 +19,7 @@ func envoyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := envoy.Bootstrap(envoy.BootstrapConfig{SocketDir: c.SocketDir})
+			text, err := envoy.Bootstrap(envoy.BootstrapConfig{Node: node, SocketDir: c.SocketDir})
 			if err != nil {
 				return err
 			}
@@ -28,6 +28,7 @@ func envoyCommand() *cobra.Command {
 		},
 	}
 	configFlag(bootstrap, &path)
+	bootstrap.Flags().StringVar(&node, "node", defaultNode, "the Envoy's name, unique among those of one doorward")
 	cmd.AddCommand(bootstrap)
 	return cmd
 }

@@ -21,6 +21,12 @@ import (
 	"google.golang.org/grpc"
 )
 
+// controlSocket is the admin API's, in the data directory.
+const controlSocket = "control.sock"
+
+// defaultNode names the Envoy on the same machine.
+const defaultNode = "edge"
+
 // stopping bounds how long requests that are under way may take to end.
 const stopping = 5 * time.Second
 
@@ -76,25 +82,36 @@ func (f *loggingFlags) logger(w *os.File) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format %q: it is json or text", f.format)
 }
 
-// serve runs both planes until ctx ends. Extra runs beside them once the sockets are open, and ends them when it returns.
-func serve(ctx context.Context, c *config.Config, log *slog.Logger, extra ...func(context.Context) error) error {
+// serve runs both planes until ctx ends. What is in edge runs in front of them: it is started once the sockets are open, and when ctx
+// ends it is waited for before the planes stop answering it.
+func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func(context.Context) error) error {
 	p, err := open(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	defer p.store.Close()
-	group, ctx := errgroup.WithContext(ctx)
-	if err := p.listen(ctx, group, c); err != nil {
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, inner := errgroup.WithContext(inner)
+	if err := p.listen(inner, group, c); err != nil {
 		return err
 	}
 	if err := p.apply(ctx, c); err != nil {
 		return err
 	}
-	group.Go(func() error { return p.sessions.Run(ctx) })
-	group.Go(func() error { return p.watch(ctx, c) })
-	for _, run := range extra {
-		group.Go(func() error { return run(ctx) })
-	}
+	group.Go(func() error { return p.sessions.Run(inner) })
+	group.Go(func() error {
+		defer stop()
+		front, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(inner, cancel)()
+		running, front := errgroup.WithContext(front)
+		running.Go(func() error { return p.watch(front, c) })
+		for _, run := range edge {
+			running.Go(func() error { return run(front) })
+		}
+		return running.Wait()
+	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -103,7 +120,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, extra ...fun
 
 // listen opens every socket before anything is served, so that a second doorward on the same directory fails at once.
 func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Config) error {
-	bootstrap, err := envoy.Bootstrap(envoy.BootstrapConfig{SocketDir: c.SocketDir})
+	bootstrap, err := envoy.Bootstrap(envoy.BootstrapConfig{Node: defaultNode, SocketDir: c.SocketDir})
 	if err != nil {
 		return err
 	}
@@ -118,7 +135,7 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	pages.Handle("/", p.login)
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o666, pages),
-		serveHTTP(ctx, group, filepath.Join(c.DataDir, "admin.sock"), 0o600, admin.Handler(p.report)),
+		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.report)),
 		p.internal(ctx, group, c),
 	)
 }

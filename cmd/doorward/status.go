@@ -21,7 +21,7 @@ func statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			status, err := admin.NewClient(filepath.Join(c.DataDir, "admin.sock")).Status(cmd.Context())
+			status, err := admin.NewClient(filepath.Join(c.DataDir, controlSocket)).Status(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -31,14 +32,13 @@ func upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for key, address := range map[string]string{"listen.https": c.Listen.HTTPS, "listen.http": c.Listen.HTTP} {
-				if err := envoy.CheckAddress(key, address); err != nil {
-					return err
-				}
+			if err := free(cmd.Context(), c.Listen); err != nil {
+				return err
 			}
 			return serve(cmd.Context(), c, log, func(ctx context.Context) error {
 				return envoy.Run(ctx, envoy.ChildConfig{
-					Binary: binary, SocketDir: c.SocketDir, LogLevel: envoyLevel, Grace: grace, Log: log,
+					Path: binary, Bootstrap: envoy.BootstrapConfig{Node: defaultNode, SocketDir: c.SocketDir},
+					LogLevel: envoyLevel, Grace: grace, Log: log,
 				})
 			})
 		},
@@ -49,4 +49,23 @@ func upCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "how long open requests may take to end when stopping")
 	logging.add(cmd)
 	return cmd
+}
+
+// free says which address Envoy could not listen on. It waits for a moment, since the Envoy of a doorward that was killed ends after it.
+func free(ctx context.Context, l config.Listen) error {
+	check := func() error {
+		err := envoy.CheckAddress("listen.https", l.HTTPS)
+		if l.HTTP != "" {
+			err = errors.Join(err, envoy.CheckAddress("listen.http", l.HTTP))
+		}
+		return err
+	}
+	deadline := time.Now().Add(3 * time.Second)
+	for {
+		err := check()
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
