@@ -1,12 +1,19 @@
 // Package session holds the sign-ins: one record per sign-in, one record per cookie that points to a session and a host.
 //
-// The cookie's value is 256 random bits; the store has only its SHA-256. The provider's tokens are sealed. The package knows nothing
-// of OpenID Connect or HTTP handlers: login creates sessions, authz looks them up.
+// The cookie's value is 256 random bits; the store has only its SHA-256. Every record is sealed, and for its own key, so that a copy
+// of the store gives no identity away and a changed one none in. The package knows nothing of OpenID Connect or of HTTP handlers:
+// login creates sessions, authz looks them up.
+//
+// What a lookup has read stays in memory, packed, until the store reports a change of it. A revocation is in force in this process
+// when Revoke returns, in others as soon as their store tells them.
 package session
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"log/slog"
 	"time"
 
 	"doorward/authz/store"
@@ -15,8 +22,12 @@ import (
 // CookieName is host-only by its prefix (RFC 6265bis, section 4.1.3.2).
 const CookieName = "__Host-doorward"
 
-// ErrNone says that the cookie belongs to no live session on that host: unknown, expired, revoked, or another host's.
-var ErrNone = errors.New("no session")
+var (
+	// ErrNone says that the cookie belongs to no live session on that host: unknown, expired, revoked, or another host's.
+	ErrNone = errors.New("no session")
+	// ErrRevoked is Create's answer to a sign-in whose provider session was signed out while it was under way.
+	ErrRevoked = errors.New("signed out meanwhile")
+)
 
 // User is the person or program that signed in, as policies see them.
 type User struct {
@@ -25,7 +36,7 @@ type User struct {
 	EmailVerified bool           `json:"email_verified"`
 	Name          string         `json:"name"`
 	Groups        []string       `json:"groups"` // never nil
-	Claims        map[string]any `json:"claims"` // the ID token's and userinfo's, without protocol claims (nonce, at_hash, ...)
+	Claims        map[string]any `json:"claims"` // the ID token's and userinfo's, without protocol claims (nonce, at_hash, ...); never nil; numbers are json.Number
 }
 
 // Session is one sign-in. Values that Find returns are shared: they are never changed.
@@ -42,7 +53,12 @@ type Session struct {
 	AuthTime time.Time `json:"auth_time"` // zero when the provider did not say
 	AMR      []string  `json:"amr"`
 	ACR      string    `json:"acr"`
-	Tokens   Tokens    `json:"-"` // stored sealed
+	Tokens   Tokens    `json:"-"` // only Load and Create return them
+
+	// Started is read by Create only: when the sign-in began, by our clock and to the microsecond, as its state remembers. A sign-out of
+	// the same provider session or subject at that moment or later refuses it with ErrRevoked; one before does not, so that a person can sign in
+	// again at once. The zero value counts as before every sign-out.
+	Started time.Time `json:"-"`
 }
 
 // Tokens are the provider's, kept for refresh and for RP-initiated sign-out. They print as "[redacted]".
@@ -53,6 +69,20 @@ type Tokens struct {
 	Expiry  time.Time
 }
 
+const redacted = "[redacted]"
+
+// String keeps the tokens out of anything printed.
+func (Tokens) String() string { return redacted }
+
+// GoString keeps the tokens out of %#v.
+func (Tokens) GoString() string { return redacted }
+
+// LogValue keeps the tokens out of logs.
+func (Tokens) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalJSON keeps the tokens out of anything encoded.
+func (Tokens) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
 // Config is what Sessions need.
 type Config struct {
 	Store  store.Store
@@ -61,47 +91,44 @@ type Config struct {
 }
 
 // Sessions is safe for concurrent use.
-type Sessions struct{}
+type Sessions struct {
+	store  store.Store
+	sealer *Sealer
+	now    func() time.Time
+	cache  cache
+	asking chan struct{} // one element for each lookup that is asking the store
+}
 
-// New returns Sessions that find nothing in their cache yet. Run must be running for as long as they are used.
-func New(c Config) (*Sessions, error) { panic("unwritten") }
-
-// Run drops cached sessions as the store reports changes, and collects expired records, until ctx ends.
-func (s *Sessions) Run(ctx context.Context) error { panic("unwritten") }
-
-// Create stores a new sign-in and returns it with ID, Version and Created set. ErrRevoked when its (issuer, sid) was signed out meanwhile.
-func (s *Sessions) Create(ctx context.Context, in Session) (*Session, error) { panic("unwritten") }
-
-// Issue makes a cookie for a session on one host (lower case, without port) and returns its value. ErrNone when the session is gone.
-func (s *Sessions) Issue(ctx context.Context, id, host string) (string, error) { panic("unwritten") }
-
-// Find returns the live session of a cookie's value on a host, or ErrNone. On the common path it reads memory only. Any other
-// error means that the store could not be asked: deny.
-func (s *Sessions) Find(ctx context.Context, cookie, host string) (*Session, error) {
-	panic("unwritten")
+// New returns Sessions that find nothing in their cache yet. Run must be running for as long as they are used: without it every lookup
+// asks the store.
+func New(c Config) (*Sessions, error) {
+	if c.Store == nil || c.Sealer == nil {
+		return nil, errors.New("session: Store and Sealer are required")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Sessions{store: c.Store, sealer: c.Sealer, now: c.Now, asking: make(chan struct{}, maxAsking)}, nil
 }
 
 // Load returns the live session with its Tokens, or ErrNone.
-func (s *Sessions) Load(ctx context.Context, id string) (*Session, error) { panic("unwritten") }
-
-// Revoke ends a session and all its cookies, and leaves an (issuer, sid) tombstone. Revoking one that is gone is no error.
-func (s *Sessions) Revoke(ctx context.Context, id string) error { panic("unwritten") }
-
-// ErrRevoked is Create's answer to a sign-in whose provider session was signed out while it was under way.
-var ErrRevoked = errors.New("signed out meanwhile")
+func (s *Sessions) Load(ctx context.Context, id string) (*Session, error) {
+	session, _, err := s.read(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	item, err := s.store.Get(ctx, tokensKey(id))
+	if err != nil {
+		return nil, absent("read the tokens of a session", err)
+	}
+	if err := s.open(item, (*storedTokens)(&session.Tokens)); err != nil {
+		return nil, err
+	}
+	return session, nil
+}
 
 // HashID is how a session is named in logs, policies and pages: the first 16 hexadecimal digits of the SHA-256 of its ID.
-func HashID(id string) string { panic("unwritten") }
-
-// Sealer encrypts and authenticates small values with a key of the data directory: AES-256-GCM with a random nonce. The purpose is bound
-// as additional data, so that a value sealed for one purpose never opens for another. Safe for concurrent use.
-type Sealer struct{}
-
-// OpenSealer reads the key from a file, or creates it with mode 0600 and syncs it before returning.
-func OpenSealer(file string) (*Sealer, error) { panic("unwritten") }
-
-// Seal returns the sealed bytes: a version byte, nonce, ciphertext and tag.
-func (s *Sealer) Seal(purpose string, plain []byte) []byte { panic("unwritten") }
-
-// Open returns what was sealed for this purpose, or an error that says no more than that it does not open.
-func (s *Sealer) Open(purpose string, sealed []byte) ([]byte, error) { panic("unwritten") }
+func HashID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
+}
