@@ -9,16 +9,24 @@ import (
 	"unique"
 )
 
-// Bounds of the cache. A hundred thousand sessions of a usual size take about 35 MiB.
 const (
-	maxLinks      = 1 << 17
-	maxPacked     = 1 << 17
-	maxPackedSize = 64 << 20 // bytes
-	maxHot        = 2048     // sessions held ready to use
-	maxHotSize    = 8 << 20  // bytes of JSON of those; decoded they take about four times that
-	unknownSlots  = 4096
-	unknownLife   = 10 * time.Second
+	unknownSlots = 4096
+	unknownLife  = 10 * time.Second
 )
+
+// bounds is how much a cache may hold.
+type bounds struct {
+	links      int // cookies
+	packed     int // sessions
+	packedSize int // bytes of those
+	hot        int // sessions held ready to use
+	hotSize    int // bytes of JSON of those; decoded they take about four times that
+}
+
+// usualBounds are those of Sessions. A hundred thousand sessions of a usual size take about 35 MiB.
+func usualBounds() bounds {
+	return bounds{links: 1 << 17, packed: 1 << 17, packedSize: 64 << 20, hot: 2048, hotSize: 8 << 20}
+}
 
 // cache holds what lookups have read: which cookie belongs to which session, every session packed, and the ones in use unpacked.
 //
@@ -26,6 +34,8 @@ const (
 // new generation, and what comes from an older one is not kept: so a lookup that read before a revocation cannot bring the session back
 // after it.
 type cache struct {
+	max bounds
+
 	mu         sync.RWMutex
 	on         bool // changes of the store are told
 	generation uint64
@@ -104,7 +114,7 @@ func (c *cache) keep(generation uint64, hash [32]byte, l link, session *Session,
 	packed := c.packer.pack(session.Version, data)
 	host := unique.Make(l.Host)
 	c.fill(generation, func() {
-		for len(c.links) >= maxLinks {
+		for len(c.links) >= c.max.links {
 			for other := range c.links { // in no order: any one
 				delete(c.links, other)
 				break
@@ -112,7 +122,7 @@ func (c *cache) keep(generation uint64, hash [32]byte, l link, session *Session,
 		}
 		c.links[hash] = heldLink{id: id, host: host}
 		c.forget(id)
-		for len(c.packed) >= maxPacked || c.packedSize+len(packed) > maxPackedSize {
+		for len(c.packed) >= c.max.packed || c.packedSize+len(packed) > c.max.packedSize {
 			for other := range c.packed {
 				c.forget(other)
 				break
@@ -158,7 +168,7 @@ func (c *cache) fill(generation uint64, change func()) {
 // heat makes a session hot. The caller holds mu, as for the functions below it.
 func (c *cache) heat(id [16]byte, session *Session, size int) {
 	c.cool(id)
-	for len(c.hot) > 0 && (len(c.hot) >= maxHot || c.hotSize+size > maxHotSize) {
+	for len(c.hot) > 0 && (len(c.hot) >= c.max.hot || c.hotSize+size > c.max.hotSize) {
 		c.coolOne()
 	}
 	c.hot[id] = &hotSession{session: session, size: size, place: c.order.PushBack(id)}

@@ -95,23 +95,23 @@ func TestPacker(t *testing.T) {
 	}
 }
 
+var fewBounds = bounds{links: 300, packed: 200, packedSize: 1 << 20, hot: 50, hotSize: 1 << 20}
+
 func TestCacheBounds(t *testing.T) {
-	var c cache
+	c := cache{max: fewBounds}
 	c.start()
-	fill(t, &c, maxLinks+1000, 0)
-	if len(c.links) != maxLinks || len(c.packed) != maxPacked || len(c.hot) != maxHot || c.order.Len() != maxHot {
-		t.Errorf("%d cookies, %d sessions, %d hot, %d in order, want %d, %d, %d, %d",
-			len(c.links), len(c.packed), len(c.hot), c.order.Len(), maxLinks, maxPacked, maxHot, maxHot)
+	fill(t, &c, 1000, 0)
+	if len(c.links) != 300 || len(c.packed) != 200 || len(c.hot) != 50 || c.order.Len() != 50 {
+		t.Errorf("%d cookies, %d sessions, %d hot, %d in order, want 300, 200, 50, 50", len(c.links), len(c.packed), len(c.hot), c.order.Len())
 	}
-	session, hash := usual(maxLinks + 999)
+	session, hash := usual(999)
 	if got := c.find(hash, start); got.session == nil || got.session.ID != session.ID {
 		t.Error("the newest session is not held")
 	}
-	packed := 0
+	packed, hot := 0, 0
 	for _, data := range c.packed {
 		packed += len(data)
 	}
-	hot := 0
 	for _, h := range c.hot {
 		hot += h.size
 	}
@@ -125,14 +125,14 @@ func TestCacheBounds(t *testing.T) {
 }
 
 func TestCacheBoundsBytes(t *testing.T) {
-	var c cache
+	c := cache{max: bounds{links: 300, packed: 300, packedSize: 1 << 20, hot: 300, hotSize: 1 << 19}}
 	c.start()
-	fill(t, &c, 600, 250_000)
-	if c.packedSize > maxPackedSize || c.packedSize < maxPackedSize-300_000 {
-		t.Errorf("%d bytes packed, want at most and about %d", c.packedSize, maxPackedSize)
+	fill(t, &c, 100, 50_000)
+	if c.packedSize > 1<<20 || c.packedSize < 1<<20-60_000 {
+		t.Errorf("%d bytes packed, want at most and about %d", c.packedSize, 1<<20)
 	}
-	if c.hotSize > maxHotSize || c.hotSize < maxHotSize-300_000 {
-		t.Errorf("%d bytes hot, want at most and about %d", c.hotSize, maxHotSize)
+	if c.hotSize > 1<<19 || c.hotSize < 1<<19-60_000 {
+		t.Errorf("%d bytes hot, want at most and about %d", c.hotSize, 1<<19)
 	}
 	for id := range c.packed {
 		c.forget(id)
@@ -144,14 +144,14 @@ func TestCacheBoundsBytes(t *testing.T) {
 
 // TestCacheSpares holds that sessions in use stay hot while others pass through.
 func TestCacheSpares(t *testing.T) {
-	var c cache
+	c := cache{max: fewBounds}
 	c.start()
-	fill(t, &c, maxHot, 0)
-	for i := maxHot; i < 3*maxHot; i++ {
+	fill(t, &c, 50, 0)
+	for i := 50; i < 190; i++ {
 		for used := range 10 {
 			_, hash := usual(used)
 			if c.find(hash, start).session == nil {
-				t.Fatalf("session %d is not hot after %d others", used, i-maxHot)
+				t.Fatalf("session %d is not hot after %d others", used, i-50)
 			}
 		}
 		session, hash := usual(i)
@@ -186,7 +186,7 @@ func TestStranger(t *testing.T) {
 func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint(n, " sessions"), func(b *testing.B) {
-			s := &Sessions{now: func() time.Time { return start }}
+			s := &Sessions{now: func() time.Time { return start }, cache: cache{max: usualBounds()}}
 			s.cache.start()
 			fill(b, &s.cache, n, 0)
 			cookies := make([]string, n)
@@ -210,7 +210,7 @@ func TestMemory(t *testing.T) {
 	}
 	const n = 100_000
 	before, heapBefore := resident(t)
-	var c cache
+	c := cache{max: usualBounds()}
 	c.start()
 	fill(t, &c, n, 0)
 	after, heapAfter := resident(t)

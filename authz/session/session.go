@@ -108,7 +108,13 @@ func New(c Config) (*Sessions, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Sessions{store: c.Store, sealer: c.Sealer, now: c.Now, asking: make(chan struct{}, maxAsking)}, nil
+	return &Sessions{
+		store:  c.Store,
+		sealer: c.Sealer,
+		now:    c.Now,
+		cache:  cache{max: usualBounds()},
+		asking: make(chan struct{}, maxAsking),
+	}, nil
 }
 
 // Load returns the live session with its Tokens, or ErrNone.
