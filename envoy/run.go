@@ -115,11 +115,11 @@ func runOnce(ctx context.Context, c ChildConfig, args []string) error {
 	cmd := exec.Command(c.Path, args...)
 	cmd.Stdout, cmd.Stderr = lines, lines
 	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = childAttr()
-	pid, done, err := start(cmd)
+	done, err := Start(cmd)
 	if err != nil {
 		return fmt.Errorf("envoy: start %s: %w", c.Path, err)
 	}
+	pid := cmd.Process.Pid
 	c.Log.Info("envoy started", "pid", pid, "path", c.Path)
 	select {
 	case err := <-done:
@@ -131,10 +131,11 @@ func runOnce(ctx context.Context, c ChildConfig, args []string) error {
 	}
 }
 
-// start starts the command on an operating-system thread that lives as long as the command does: the kernel takes the thread that forked
-// a child for its parent (see childAttr), and on one that the Go runtime may end, Envoy would be stopped for no visible reason.
-// done receives what Wait returned.
-func start(cmd *exec.Cmd) (pid int, done <-chan error, err error) {
+// Start starts a command in a process group of its own that ends with this process (Linux), and returns what Wait will return. The command runs
+// from an operating-system thread that lives as long as it does: the kernel takes the thread that forked a child for its parent, and
+// on one that the Go runtime may end the child would be stopped for no visible reason.
+func Start(cmd *exec.Cmd) (done <-chan error, err error) {
+	cmd.SysProcAttr = childAttr()
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -145,10 +146,7 @@ func start(cmd *exec.Cmd) (pid int, done <-chan error, err error) {
 			ended <- cmd.Wait()
 		}
 	}()
-	if err := <-started; err != nil {
-		return 0, nil, err
-	}
-	return cmd.Process.Pid, ended, nil
+	return ended, <-started
 }
 
 // stop drains Envoy for at most the grace, then ends it, by force if need be. It returns when the process is gone.
