@@ -1,14 +1,34 @@
-// Package token signs identity JWTs and publishes the keys that verify them. It is the only importer of jwx.
+// Package token signs identity JWTs and publishes the keys that verify them. It is the only importer of jwx, which its tests use to
+// verify what it makes.
 //
-// It signs what it is told, for at most the configured lifetime; who may have a token is decided elsewhere.
+// It signs what it is told, for at most the configured lifetime; who may have a token is decided elsewhere. Tokens are compact JWS
+// (RFC 7515) with ES256 (RFC 7518, section 3.4); the keys are a JSON Web Key Set (RFC 7517).
+//
+// A key goes from next (published, not signing) to active to retired (published until nothing that it signed can be alive). When it does
+// so follows from the times in its record alone, so every replica does it at the same moment without being told.
 package token
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"doorward/authz/store"
+)
+
+const (
+	maxLifetime          = 5 * time.Minute
+	defaultConsumerCache = time.Hour
+	maxAge               = 5 * time.Minute // of the JWKS in HTTP caches
+	maxSkew              = time.Minute     // between the clocks of replicas, and until each has heard of a new key
+	// retention is how long a key is published after its successor began to sign: the longest life of a token, and as much again for
+	// the leeway of consumers and for a clock that is behind.
+	retention = 2 * maxLifetime
 )
 
 // Sealer protects private keys at rest; session.Sealer is one.
@@ -21,10 +41,10 @@ type Sealer interface {
 type Config struct {
 	Store          store.Store
 	Sealer         Sealer
-	SigningKeyFile string        // PEM, EC P-256 (PKCS #8 or SEC 1); a key is generated and kept in the Store when empty
-	Lifetime       time.Duration // of a token; at most 5 minutes
-	ConsumerCache  time.Duration // how long a consumer may cache the JWKS
-	Now            func() time.Time
+	SigningKeyFile string           // PEM, EC P-256 (PKCS #8 or SEC 1); a key is generated and kept in the Store when empty
+	Lifetime       time.Duration    // of a token; at most, and when zero, 5 minutes
+	ConsumerCache  time.Duration    // how long a consumer may cache the JWKS; an hour when zero
+	Now            func() time.Time // time.Now when nil
 }
 
 // Claims is the content of one identity JWT. iat, nbf, exp and jti are added by Mint.
@@ -38,23 +58,91 @@ type Claims struct {
 	Groups            []string       // an empty array when there are none
 	SID               string         // left out when empty
 	NotAfter          time.Time      // the session's end; exp is never later
-	Extra             map[string]any // the policy's; they never replace a registered claim (iss, sub, aud, exp, nbf, iat, jti, sid)
+	Extra             map[string]any // the policy's; never one of those above, but for groups, which it may replace with other strings
 }
 
 // Ring holds the signing keys. Safe for concurrent use.
-type Ring struct{}
+type Ring struct {
+	config Config
+	file   *key // of SigningKeyFile, or nil
+
+	mu       sync.Mutex // held while a new snapshot is made
+	snapshot atomic.Pointer[snapshot]
+}
 
 // Open loads the keys, or creates the first one. It fails rather than return a Ring that cannot sign.
-func Open(ctx context.Context, c Config) (*Ring, error) { panic("unwritten") }
+//
+// When the key that should sign (the file's, or else a generated one) is not the one that does, it is published at once, and signs as soon
+// as no consumer can hold a key set without it; until then the other one, which the store has, goes on.
+func Open(ctx context.Context, c Config) (*Ring, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	r := &Ring{config: c}
+	if c.SigningKeyFile != "" {
+		file, err := readKey(c.SigningKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		r.file = file
+	}
+	if err := r.update(ctx, r.ensure); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
 
-// Mint returns a compact JWS (ES256, with kid) and when it expires.
-func (r *Ring) Mint(c Claims) (string, time.Time, error) { panic("unwritten") }
+func (c *Config) complete() error {
+	if c.Store == nil || c.Sealer == nil {
+		return errors.New("token: Store and Sealer are required")
+	}
+	if c.Lifetime == 0 {
+		c.Lifetime = maxLifetime
+	}
+	if c.Lifetime < time.Second || c.Lifetime > maxLifetime {
+		return fmt.Errorf("token: a lifetime of %s is not between 1s and %s", c.Lifetime, maxLifetime)
+	}
+	if c.ConsumerCache == 0 {
+		c.ConsumerCache = defaultConsumerCache
+	}
+	if c.ConsumerCache < time.Second {
+		return fmt.Errorf("token: a consumer cache of %s is less than 1s", c.ConsumerCache)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}
 
 // KeyID is the kid that Mint uses now. Tokens made with another are not reused.
-func (r *Ring) KeyID() string { panic("unwritten") }
+func (r *Ring) KeyID() string { return r.at(r.config.Now()).active.id }
 
-// JWKS is the JSON Web Key Set (RFC 7517) of the published keys. Never empty.
-func (r *Ring) JWKS() []byte { panic("unwritten") }
+// JWKS is the JSON Web Key Set (RFC 7517) of the published keys. Never empty. The caller does not change it.
+func (r *Ring) JWKS() []byte { return r.at(r.config.Now()).jwks }
 
-// ServeHTTP serves the JWKS to GET and HEAD, with a max-age; any other method gets 405 without a JSON body.
-func (r *Ring) ServeHTTP(w http.ResponseWriter, req *http.Request) { panic("unwritten") }
+// ServeHTTP serves the JWKS to GET and HEAD, with a max-age; any other method gets 405 without a JSON body: there are consumers that do
+// not look at the status and take a JSON error for an empty key set.
+func (r *Ring) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		http.Error(w, "Only GET and HEAD are served here.", http.StatusMethodNotAllowed)
+		return
+	}
+	jwks := r.JWKS()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(r.config.maxAge()/time.Second)))
+	h.Set("Content-Length", strconv.Itoa(len(jwks)))
+	if req.Method == http.MethodGet {
+		_, _ = w.Write(jwks) // a client that went away is no concern of ours
+	}
+}
+
+func (c *Config) maxAge() time.Duration { return min(maxAge, c.ConsumerCache) }
+
+// skew is shorter for those who try a rotation with a short cache.
+func (c *Config) skew() time.Duration { return min(maxSkew, c.ConsumerCache) }
+
+// lead is how long a key is published before it signs: a consumer may hold for ConsumerCache what an HTTP cache held for maxAge.
+func (c *Config) lead() time.Duration { return c.ConsumerCache + c.maxAge() + c.skew() }

@@ -1,0 +1,372 @@
+package token
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"doorward/authz/store"
+)
+
+// keyFile writes a new key and returns the file's name.
+func keyFile(t *testing.T) string {
+	t.Helper()
+	k, err := generateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pemFile(t, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func pemFile(t *testing.T, blocks ...*pem.Block) string {
+	t.Helper()
+	var data []byte
+	for _, block := range blocks {
+		data = append(data, pem.EncodeToMemory(block)...)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestSigningKeyFile(t *testing.T) {
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8 := func(key any) *pem.Block {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	}
+	sec1, err := x509.MarshalECPrivateKey(p256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parameters := &pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}}
+	want, err := newKey(p256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{
+		"PKCS #8":               pemFile(t, pkcs8(p256)),
+		"SEC 1":                 pemFile(t, &pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}),
+		"SEC 1 with parameters": pemFile(t, parameters, &pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}),
+	} {
+		c, clock := setUp(t)
+		c.SigningKeyFile = file
+		r := open(t, c)
+		hasKids(t, r, want.id)
+		if err := verify(mint(t, r, alice()), r.JWKS(), clock.Now()); err != nil || r.KeyID() != want.id {
+			t.Errorf("%s: kid %s, %v, want %s", name, r.KeyID(), err, want.id)
+		}
+	}
+	for want, file := range map[string]string{
+		"no PEM block":                                 pemFile(t),
+		"a key of curve P-384":                         pemFile(t, pkcs8(p384)),
+		"a key of type *rsa.PrivateKey":                pemFile(t, pkcs8(rsaKey)),
+		"a key that cannot be parsed, or is encrypted": pemFile(t, &pem.Block{Type: "PRIVATE KEY", Bytes: sec1[:20]}),
+		`a PEM block of type "CERTIFICATE"`:            pemFile(t, &pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}, pkcs8(p256)),
+		`a PEM block of type "ENCRYPTED PRIVATE KEY"`:  pemFile(t, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}),
+	} {
+		c, _ := setUp(t)
+		c.SigningKeyFile = file
+		message := "signing key " + file + ": " + want + "; it must be an EC key of curve P-256 in PEM: " +
+			"openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out " + file
+		if _, err := Open(t.Context(), c); err == nil || err.Error() != message {
+			t.Errorf("got %v\nwant %s", err, message)
+		}
+	}
+}
+
+func TestRotate(t *testing.T) {
+	c, clock := setUp(t)
+	r := open(t, c)
+	first := r.KeyID()
+	if err := r.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	published := kids(t, r.JWKS())
+	if len(published) != 2 || published[0] != first || r.KeyID() != first {
+		t.Fatalf("published %q, signs with %s, want the old key to sign and two to be published", published, r.KeyID())
+	}
+	second := published[1]
+	if err := r.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hasKids(t, r, first, second)
+
+	steps := []struct {
+		after     time.Duration // in all
+		active    string
+		published []string
+	}{
+		{66*time.Minute - time.Nanosecond, first, []string{first, second}}, // consumer's cache, HTTP caches, clocks
+		{66 * time.Minute, second, []string{first, second}},
+		{76*time.Minute - time.Nanosecond, second, []string{first, second}}, // twice the longest life of a token
+		{76 * time.Minute, second, []string{second}},
+		{1000 * time.Hour, second, []string{second}},
+	}
+	var past time.Duration
+	for _, step := range steps {
+		clock.advance(step.after - past)
+		past = step.after
+		for how, ring := range map[string]*Ring{"running": r, "opened again": open(t, c)} {
+			if ring.KeyID() != step.active {
+				t.Errorf("after %s, %s: signs with %s, want %s", step.after, how, ring.KeyID(), step.active)
+			}
+			hasKids(t, ring, step.published...)
+		}
+	}
+	_, keys, err := r.read(t.Context())
+	if err != nil || len(keys) != 1 {
+		t.Errorf("%d keys in the store, %v, want only the one in use", len(keys), err)
+	}
+}
+
+// TestFileReplaced changes the file that gives the key, or takes it away, between starts.
+func TestFileReplaced(t *testing.T) {
+	one, two := keyFile(t), keyFile(t)
+	id := func(file string) string {
+		k, err := readKey(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.id
+	}
+	lead := func(c Config) time.Duration { c.ConsumerCache = time.Hour; return c.lead() }
+	restart := func(c Config, file string) *Ring {
+		c.SigningKeyFile = file
+		return open(t, c)
+	}
+
+	t.Run("another file", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		r := restart(c, two)
+		hasKids(t, r, id(one), id(two))
+		if r.KeyID() != id(one) {
+			t.Error("the new key signs before it was published")
+		}
+		clock.advance(lead(c))
+		if r.KeyID() != id(two) {
+			t.Error("the new key does not sign")
+		}
+		hasKids(t, r, id(one), id(two))
+		clock.advance(retention)
+		hasKids(t, r, id(two))
+	})
+	t.Run("the same file", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		clock.advance(time.Hour)
+		hasKids(t, restart(c, one), id(one))
+	})
+	t.Run("back before it signs", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		restart(c, two)
+		clock.advance(10 * time.Minute)
+		r := restart(c, one)
+		hasKids(t, r, id(one))
+		clock.advance(2 * time.Hour)
+		if r.KeyID() != id(one) {
+			t.Error("the key that was given up signs")
+		}
+	})
+	t.Run("back when it signs", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		restart(c, two)
+		clock.advance(lead(c) + time.Minute)
+		r := restart(c, one)
+		hasKids(t, r, id(one), id(two))
+		if r.KeyID() != id(two) {
+			t.Error("the first key signs again at once")
+		}
+		clock.advance(lead(c))
+		if r.KeyID() != id(one) {
+			t.Error("the first key does not sign again")
+		}
+	})
+	t.Run("back when it is about to sign", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		restart(c, two)
+		clock.advance(lead(c) - time.Second)
+		r := restart(c, one)
+		hasKids(t, r, id(one), id(two))
+		clock.advance(2 * lead(c))
+		if r.KeyID() != id(one) {
+			t.Error("the first key does not sign again")
+		}
+	})
+	t.Run("taken away", func(t *testing.T) {
+		c, clock := setUp(t)
+		restart(c, one)
+		r := restart(c, "")
+		if r.KeyID() != id(one) || len(kids(t, r.JWKS())) != 2 {
+			t.Error("no generated key is published beside the file's")
+		}
+		clock.advance(lead(c))
+		if r.KeyID() == id(one) {
+			t.Error("the key of the file that was taken away still signs")
+		}
+	})
+	t.Run("given later", func(t *testing.T) {
+		c, clock := setUp(t)
+		first := restart(c, "").KeyID()
+		r := restart(c, one)
+		if r.KeyID() != first {
+			t.Error("the file's key signs before it was published")
+		}
+		clock.advance(lead(c))
+		if r.KeyID() != id(one) {
+			t.Error("the file's key does not sign")
+		}
+		want := "rotate signing key: it is given by " + one + ": put another key there and restart"
+		if err := r.Rotate(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("got %v\nwant %s", err, want)
+		}
+	})
+	t.Run("the generated key as a file", func(t *testing.T) {
+		c, _ := setUp(t)
+		r := restart(c, "")
+		der, err := x509.MarshalPKCS8PrivateKey(r.at(c.Now()).active.private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hasKids(t, restart(c, pemFile(t, &pem.Block{Type: "PRIVATE KEY", Bytes: der})), r.KeyID())
+	})
+}
+
+// TestConsumers has consumers with caches of all ages verify every token through rotations and restarts.
+func TestConsumers(t *testing.T) {
+	c, clock := setUp(t)
+	files := []string{"", keyFile(t), keyFile(t)}
+	random := mathrand.New(mathrand.NewPCG(1, 2))
+	r := open(t, c)
+	type fetched struct {
+		at   time.Time
+		jwks []byte
+	}
+	var sets []fetched // of consumers, and of HTTP caches between
+	var seen = map[string]bool{}
+	for step := range 3000 {
+		switch n := random.IntN(200); {
+		case n == 0:
+			c.SigningKeyFile = files[random.IntN(len(files))]
+			r = open(t, c)
+		case n == 1 && c.SigningKeyFile == "":
+			if err := r.Rotate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now := clock.Now()
+		sets = append(sets, fetched{now, r.JWKS()})
+		for now.Sub(sets[0].at) > time.Hour+maxAge {
+			sets = sets[1:]
+		}
+		claims := alice()
+		claims.NotAfter = now.Add(time.Hour)
+		token := mint(t, r, claims)
+		seen[r.KeyID()] = true
+		set := sets[random.IntN(len(sets))]
+		if err := verify(token, set.jwks, now); err != nil {
+			t.Fatalf("step %d: a consumer with a key set %s old: %v", step, now.Sub(set.at), err)
+		}
+		// A consumer that fetches just before the token expires still finds its key.
+		clock.advance(time.Duration(random.IntN(300)) * time.Second)
+		if err := verify(token, r.JWKS(), clock.Now()); err != nil {
+			t.Fatalf("step %d: a consumer with a fresh key set: %v", step, err)
+		}
+	}
+	if len(seen) < 5 {
+		t.Errorf("only %d keys signed", len(seen))
+	}
+}
+
+// TestRun has a replica take over what another one does.
+func TestRun(t *testing.T) {
+	c, clock := setUp(t)
+	a, b := open(t, c), open(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	if err := a.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); string(a.JWKS()) != string(b.JWKS()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the other replica does not publish the new key")
+		}
+	}
+	clock.advance(2 * time.Hour)
+	if a.KeyID() != b.KeyID() {
+		t.Error("two replicas sign with different keys")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("run: %v", err)
+	}
+	if err := c.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("run on a closed store: got %v", err)
+	}
+	if mint(t, a, Claims{Issuer: "i", Audience: "a", Subject: "s", NotAfter: clock.Now().Add(time.Hour)}) == "" {
+		t.Error("without a store nothing is signed")
+	}
+}
+
+// TestClockBehind has the clock go back behind the first key: it signs all the same.
+func TestClockBehind(t *testing.T) {
+	c, clock := setUp(t)
+	want := open(t, c).KeyID()
+	clock.advance(-24 * time.Hour)
+	r := open(t, c)
+	hasKids(t, r, want)
+	if r.KeyID() != want {
+		t.Errorf("signs with %s, want %s", r.KeyID(), want)
+	}
+}
+
+func TestKeysAreNotPrinted(t *testing.T) {
+	c, _ := setUp(t)
+	r := open(t, c)
+	secret := r.at(c.Now()).active.private.D.String()
+	for _, format := range []string{"%v", "%+v", "%#v"} {
+		if strings.Contains(fmt.Sprintf(format, r), secret) {
+			t.Errorf("%s prints the private key", format)
+		}
+	}
+}
