@@ -1,17 +1,17 @@
 // Package xds is the control plane: it turns a configuration into Envoy resources and delivers them over delta ADS.
 //
-// Build is pure. Server keeps what is to be served, orders a change (clusters, their ACK, routes, scopes; removals in
-// reverse) and knows for each Envoy what it accepted and what it rejected.
+// Build is pure. What varies from host to host is a small resource of its own (a route configuration, a scope, a
+// certificate per host, a cluster per upstream), so that the listener never changes and a change costs what the change
+// costs. Server keeps what is to be served, orders a change for each Envoy by that Envoy's own acknowledgements
+// (clusters, their ACK, routes and scopes; removals in reverse) and knows for each Envoy what it accepted and what it
+// rejected. The package refuses to decide who may do what: it names the route to ext_authz, and a request that ext_authz
+// does not see has no upstream.
 package xds
 
 import (
-	"context"
-	"log/slog"
 	"time"
 
 	"doorward/authz/config"
-
-	"google.golang.org/grpc"
 )
 
 // Names of the static clusters in Envoy's bootstrap, and of the paths' internal headers.
@@ -20,11 +20,13 @@ const (
 	ClusterAuthz   = "doorward_authz"
 	ClusterHTTP    = "doorward_http"
 	ClusterStreams = "doorward_streams"
-	// HeaderSNI is set by Envoy on requests to ClusterHTTP: the server name of the TLS handshake.
+	// HeaderSNI is set by Envoy on requests to ClusterHTTP: the server name of the TLS handshake. No upstream sees it.
 	HeaderSNI = "x-doorward-sni"
 	// Keys of ext_authz's context_extensions.
 	ContextRoute    = "route"
 	ContextRevision = "revision"
+	// MetadataHeaders is the gRPC metadata of a Check that names the set of headers Envoy was told to send: HeaderSet of it.
+	MetadataHeaders = "x-doorward-headers"
 )
 
 // Input is all that the resources are made of.
@@ -33,13 +35,9 @@ type Input struct {
 	Revision func(route string) string // of a route, by name
 	// Certificate returns the PEM chain and key for a host, exact and lower case.
 	Certificate func(host string) (chain, key []byte, err error)
+	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them.
+	Headers []string
 }
-
-// Resources are what one configuration comes to. Immutable once built.
-type Resources struct{}
-
-// Build makes the resources of a configuration. The error joins every problem, each naming its route or host.
-func Build(in Input) (*Resources, error) { panic("unwritten") }
 
 // Envoy is the state of one connected Envoy.
 type Envoy struct {
@@ -57,20 +55,3 @@ type Rejection struct {
 	Message  string    `json:"message"` // Envoy's
 	Time     time.Time `json:"time"`
 }
-
-// Server serves ADS. Safe for concurrent use.
-type Server struct{}
-
-// NewServer returns a Server without resources: an Envoy that connects waits until the first Apply.
-func NewServer(log *slog.Logger) *Server { panic("unwritten") }
-
-// Register adds the ADS service to a gRPC server.
-func (s *Server) Register(g *grpc.Server) { panic("unwritten") }
-
-// Apply makes r what is served, and returns when every connected Envoy has acknowledged the change, or has rejected it, or ctx ends.
-// Changes are applied one after the other. The error says which Envoy did not take what, and why; what was rejected went back to its last
-// good version there, and everything else is served.
-func (s *Server) Apply(ctx context.Context, r *Resources) error { panic("unwritten") }
-
-// Envoys lists the connected Envoys by node id.
-func (s *Server) Envoys() []Envoy { panic("unwritten") }

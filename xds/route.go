@@ -1,0 +1,279 @@
+package xds
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"doorward/authz/config"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const (
+	websocket = "websocket"
+	// routeTimeout is for a whole response, when the route does not say.
+	routeTimeout = 30 * time.Second
+	// ownTimeout is for Doorward's own paths; a sign-in waits for the identity provider.
+	ownTimeout = 30 * time.Second
+)
+
+// scope sends requests for a host to the route configuration of that name. It is not on demand: Envoy asks for the
+// routes when it learns of the scope, so that they can be acknowledged before the first request.
+func scope(host string) *routev3.ScopedRouteConfiguration {
+	return &routev3.ScopedRouteConfiguration{
+		Name:                   host,
+		RouteConfigurationName: host,
+		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
+			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: host},
+		}}},
+	}
+}
+
+// routeConfiguration is everything about one host: guards, Doorward's own paths, the host's routes in the order in which
+// they are matched, and a 404. The scope has fixed the host, so that one virtual host takes all.
+func routeConfiguration(in Input, s site) (*routev3.RouteConfiguration, error) {
+	routes := append(guards(s.host), ownRoutes(in.Config.Paths)...)
+	var errs []error
+	for _, r := range s.routes {
+		route, err := route(r, in.Revision(r.Name))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %q: %w", r.Name, err))
+			continue
+		}
+		routes = append(routes, route)
+	}
+	if len(s.routes) == 0 {
+		routes = append(routes, userPageRedirect(in.Config.Paths, s.origin))
+	}
+	return &routev3.RouteConfiguration{
+		Name: s.host,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:    s.host,
+			Domains: []string{"*"},
+			Routes:  append(routes, notFound()),
+			// What the client itself asked for. Envoy has taken the port from :authority.
+			RequestHeadersToAdd: []*corev3.HeaderValueOption{
+				setHeader("x-forwarded-host", s.origin.Host()),
+				setHeader("x-forwarded-port", strconv.Itoa(s.origin.Port())),
+			},
+		}},
+		// A route's own header wins over the host's, and the route to Doorward puts back what is removed here.
+		MostSpecificHeaderMutationsWins:    true,
+		RequestHeadersToRemove:             []string{HeaderSNI},
+		IgnorePathParametersInPathMatching: true,
+		ValidateClusters:                   wrapperspb.Bool(false),
+	}, errors.Join(errs...)
+}
+
+// ownRoutes are the paths that Doorward serves on every host. ext_authz is off for them; they reach no other upstream.
+func ownRoutes(p config.Paths) []*routev3.Route {
+	return []*routev3.Route{
+		ownRoute("doorward/jwks", exactMatch(p.JWKS)),
+		ownRoute("doorward/prefix", prefixMatch(p.Prefix)),
+	}
+}
+
+func ownRoute(name string, match *routev3.RouteMatch) *routev3.Route {
+	return &routev3.Route{
+		Name:  name,
+		Match: match,
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: ClusterHTTP},
+			Timeout:          durationpb.New(ownTimeout),
+		}},
+		RequestHeadersToAdd:  []*corev3.HeaderValueOption{formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")},
+		TypedPerFilterConfig: unchecked(),
+	}
+}
+
+// notFound ends every host's routes.
+func notFound() *routev3.Route {
+	return refusal("doorward/404", anyPath(), http.StatusNotFound, bodyNotFound)
+}
+
+// refusal answers without an upstream and without asking ext_authz.
+func refusal(name string, match *routev3.RouteMatch, status uint32, body string) *routev3.Route {
+	return &routev3.Route{
+		Name:                 name,
+		Match:                match,
+		Action:               directResponse(status, body),
+		TypedPerFilterConfig: unchecked(),
+	}
+}
+
+// userPageRedirect leads from "/" of a sign-in host that has no route to the user page.
+func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
+	return &routev3.Route{
+		Name:  "doorward/home",
+		Match: exactMatch("/"),
+		Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
+			PortRedirect:         publicPort(origin),
+			PathRewriteSpecifier: &routev3.RedirectAction_PathRedirect{PathRedirect: p.Prefix + "/"},
+			ResponseCode:         routev3.RedirectAction_FOUND,
+		}},
+		TypedPerFilterConfig: unchecked(),
+	}
+}
+
+// route is one route of the configuration, in the revision that ext_authz is to decide by.
+func route(r config.Route, revision string) (*routev3.Route, error) {
+	out := &routev3.Route{
+		Name:                    r.Name,
+		Match:                   match(r),
+		TypedPerFilterConfig:    checked(r.Name, revision),
+		RequestHeadersToAdd:     setHeaders(r.SetRequestHeaders),
+		RequestHeadersToRemove:  r.RemoveRequestHeaders,
+		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),
+		ResponseHeadersToRemove: r.RemoveResponseHeaders,
+	}
+	switch {
+	case r.Response != nil:
+		out.Action = directResponse(uint32(r.Response.Status), r.Response.Body)
+	case r.Redirect != nil:
+		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
+	case len(r.To) > 0:
+		action, err := forward(r)
+		if err != nil {
+			return nil, err
+		}
+		out.Action = &routev3.Route_Route{Route: action}
+	default:
+		return nil, errors.New("has none of to, redirect and response")
+	}
+	return out, out.ValidateAll()
+}
+
+// forward sends the request to the route's upstreams.
+func forward(r config.Route) (*routev3.RouteAction, error) {
+	action := &routev3.RouteAction{Timeout: durationpb.New(routeTimeout)}
+	if r.Timeout != nil {
+		action.Timeout = durationpb.New(time.Duration(*r.Timeout))
+	}
+	if r.IdleTimeout != nil {
+		action.IdleTimeout = durationpb.New(time.Duration(*r.IdleTimeout))
+	}
+	if r.AllowWebsockets {
+		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{
+			{UpgradeType: websocket, Enabled: wrapperspb.Bool(true)},
+		}
+	}
+	rewritePath(r, action)
+	rewriteHost(r, action)
+	return action, sendTo(r, action)
+}
+
+// sendTo names the clusters of the route's targets, with their weights.
+func sendTo(r config.Route, action *routev3.RouteAction) error {
+	weights := make(map[string]uint32)
+	for _, t := range r.To {
+		name, err := clusterName(r, t)
+		if err != nil {
+			return err
+		}
+		weights[name] += t.Weight
+	}
+	names := slices.Sorted(maps.Keys(weights))
+	if len(names) == 1 {
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: names[0]}
+		return nil
+	}
+	weighted := new(routev3.WeightedCluster)
+	for _, name := range names {
+		weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
+			Name:   name,
+			Weight: wrapperspb.UInt32(weights[name]),
+		})
+	}
+	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+	return nil
+}
+
+// rewriteHost says which Host the upstream sees: its own name, the route's, or the client's. The client's is written out,
+// because Envoy has taken the port from it.
+func rewriteHost(r config.Route, action *routev3.RouteAction) {
+	switch {
+	case r.HostRewrite != "":
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.HostRewrite}
+	case r.PreserveHostHeader:
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.From.Host()}
+	default:
+		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
+}
+
+func redirect(r config.Route) *routev3.RedirectAction {
+	action := &routev3.RedirectAction{
+		HostRedirect: r.Redirect.Host,
+		StripQuery:   r.Redirect.StripQuery,
+		ResponseCode: redirectCode(r.Redirect.Status),
+	}
+	if r.Redirect.Host == "" {
+		action.PortRedirect = publicPort(r.From)
+	}
+	switch {
+	case r.Redirect.Path != "":
+		action.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: r.Redirect.Path}
+	case r.Redirect.Prefix != "":
+		redirectPrefix(r, action)
+	}
+	return action
+}
+
+func directResponse(status uint32, body string) *routev3.Route_DirectResponse {
+	response := &routev3.DirectResponseAction{Status: status}
+	if body != "" {
+		response.Body = inlineString(body)
+	}
+	return &routev3.Route_DirectResponse{DirectResponse: response}
+}
+
+func setHeaders(values map[string]string) []*corev3.HeaderValueOption {
+	var out []*corev3.HeaderValueOption
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		out = append(out, setHeader(name, values[name]))
+	}
+	return out
+}
+
+// redirects is the route configuration of the plain listener: each known host is sent to its own https address, with
+// method and path kept; any other is 421, so that nobody is sent to a name that we do not serve.
+func redirects(sites []site) *routev3.RouteConfiguration {
+	hosts := make(map[int][]string)
+	for _, s := range sites {
+		hosts[s.origin.Port()] = append(hosts[s.origin.Port()], s.host)
+	}
+	out := &routev3.RouteConfiguration{Name: httpRoutes}
+	for _, port := range slices.Sorted(maps.Keys(hosts)) {
+		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+			Name:    fmt.Sprintf("https-%d", port),
+			Domains: hosts[port],
+			Routes: []*routev3.Route{{Match: anyPath(), Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
+				SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
+				PortRedirect:           uint32(port),
+				ResponseCode:           routev3.RedirectAction_PERMANENT_REDIRECT,
+			}}}},
+		})
+	}
+	unknown := &routev3.Route{Match: anyPath(), Action: directResponse(http.StatusMisdirectedRequest, bodyMisdirected)}
+	out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+		Name: "unknown", Domains: []string{"*"}, Routes: []*routev3.Route{unknown},
+	})
+	return out
+}
+
+// publicPort is the port to put into a redirect on the same host: Envoy has taken it from :authority. 0 is the default.
+func publicPort(u config.URL) uint32 {
+	if u.Port() == 443 {
+		return 0
+	}
+	return uint32(cmp.Or(u.Port(), 443))
+}

@@ -1,0 +1,235 @@
+package xds
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+)
+
+// A change reaches an Envoy in this order: nothing is sent while anything of a lower rank is due or unacknowledged.
+// Certificates wait for nothing and hold up nothing: a handshake waits for each.
+const last = 5
+
+var (
+	upsertRank  = [kinds]int{clusterKind: 0, secretKind: 0, extensionKind: 0, routeKind: 1, scopeKind: 1, listenerKind: 1}
+	removalRank = [kinds]int{scopeKind: 2, listenerKind: 2, routeKind: 3, clusterKind: 4, secretKind: 4, extensionKind: 4}
+)
+
+// stream is one Envoy's ADS stream. The server's mutex guards it; wake has room for one signal.
+type stream struct {
+	server    *Server
+	wake      chan struct{}
+	connected time.Time
+	node      string
+	version   string
+	acked     [kinds]time.Time
+	feeds     [kinds]*feed // nil before the first request of the kind
+	foreign   []*discoveryv3.DeltaDiscoveryResponse
+	wait      *wait // of the Apply that is under way, if any
+}
+
+// responses are what can be sent now.
+func (st *stream) responses() []*discoveryv3.DeltaDiscoveryResponse {
+	st.server.mu.Lock()
+	defer st.server.mu.Unlock()
+	if st.server.served == nil {
+		return nil
+	}
+	out := st.foreign
+	st.foreign = nil
+	limit := st.rank()
+	for k, f := range st.feeds {
+		if f == nil {
+			continue
+		}
+		if b := f.compose(kind(k), st.server.served.set[k], limit); b != nil {
+			out = append(out, f.send(kind(k), b))
+		}
+	}
+	return out
+}
+
+// rank is the lowest rank of what is due or in flight. Certificates do not count.
+func (st *stream) rank() int {
+	rank := last
+	for k, f := range st.feeds {
+		if f != nil && kind(k) != secretKind {
+			rank = min(rank, f.rank(kind(k)))
+		}
+	}
+	return rank
+}
+
+// signal makes the stream look for something to send.
+func (st *stream) signal() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// handle takes one request: an acknowledgement or a rejection of a response, a change of what is wanted, or both.
+func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) {
+	st.server.mu.Lock()
+	defer st.server.mu.Unlock()
+	st.introduce(request.Node)
+	k, ok := kindOf(request.TypeUrl)
+	if !ok {
+		st.deny(request)
+		return
+	}
+	if st.feeds[k] == nil {
+		st.begin(k, request)
+	}
+	st.settle(k, request)
+	for _, name := range request.ResourceNamesUnsubscribe {
+		st.feeds[k].unsubscribe(name)
+		st.recheck(k, name)
+	}
+	st.subscribe(k, request)
+}
+
+func (st *stream) introduce(node *corev3.Node) {
+	if node == nil || st.node != "" {
+		return
+	}
+	st.node = node.Id
+	st.version = node.GetUserAgentVersion()
+	if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		st.version = fmt.Sprintf("%d.%d.%d", v.MajorNumber, v.MinorNumber, v.Patch)
+	}
+	st.server.log.Info("envoy connected", "node", st.node, "version", st.version)
+}
+
+// deny answers for a type that is not served here: what is asked for does not exist.
+func (st *stream) deny(request *discoveryv3.DeltaDiscoveryRequest) {
+	if len(request.ResourceNamesSubscribe) == 0 {
+		return
+	}
+	st.foreign = append(st.foreign, &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl:          request.TypeUrl,
+		Nonce:            "0",
+		RemovedResources: request.ResourceNamesSubscribe,
+	})
+}
+
+// begin starts a kind with what the Envoy has kept from an earlier stream.
+func (st *stream) begin(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
+	f := newFeed()
+	st.feeds[k] = f
+	for name, version := range request.InitialResourceVersions {
+		f.held[name] = &resource{name: name, version: version}
+	}
+	names := request.ResourceNamesSubscribe
+	if !k.wildcard() || len(names) > 0 && !slices.Contains(names, "*") {
+		return
+	}
+	f.wildcard = true
+	if st.server.served == nil {
+		return
+	}
+	served := st.server.served.set[k]
+	for name := range f.held {
+		f.mark(name, served[name])
+	}
+	for name, res := range served {
+		f.mark(name, res)
+	}
+}
+
+func (st *stream) subscribe(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
+	f := st.feeds[k]
+	for _, name := range request.ResourceNamesSubscribe {
+		if name == "*" {
+			continue
+		}
+		held := f.held[name]
+		f.subscribe(name)
+		if _, ok := request.InitialResourceVersions[name]; ok {
+			f.held[name] = held
+		}
+		if st.server.served != nil {
+			f.mark(name, st.server.served.set[k][name])
+		}
+		st.recheck(k, name)
+	}
+}
+
+// settle takes the answer to the response in flight. An answer to an older one says nothing.
+func (st *stream) settle(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
+	f := st.feeds[k]
+	b := f.pending
+	if b == nil || request.ResponseNonce != b.nonce {
+		return
+	}
+	f.pending = nil
+	if request.ErrorDetail != nil {
+		st.reject(k, b, request.ErrorDetail)
+	} else {
+		st.accept(k, b)
+	}
+	for name := range b.items {
+		f.mark(name, st.server.served.set[k][name])
+		st.recheck(k, name)
+	}
+}
+
+func (st *stream) accept(k kind, b *batch) {
+	f := st.feeds[k]
+	st.acked[k] = st.server.now()
+	for name, res := range b.items {
+		f.learn(name, res)
+		if !b.revert {
+			delete(f.refused, name)
+		}
+	}
+}
+
+// reject sends a batch again by halves, because Envoy does not say which resource it means. A resource that stands alone
+// is the one; the Envoy gets its last good version back, or is told that there is none.
+func (st *stream) reject(k kind, b *batch, why *status.Status) {
+	f := st.feeds[k]
+	if len(b.items) > 1 {
+		f.again = append(b.split(), f.again...)
+		return
+	}
+	for name, res := range b.items {
+		st.server.log.Error("envoy rejected a resource",
+			"node", st.node, "type", k.String(), "resource", name, "version", res.hash(), "error", why.GetMessage())
+		if b.revert {
+			return
+		}
+		f.refused[name] = refused{res.hash(), Rejection{
+			Type: k.String(), Resource: name, Message: why.GetMessage(), Time: st.server.now(),
+		}}
+		good := f.held[name]
+		if good != nil && good.body == nil || good == nil && f.wildcard {
+			return
+		}
+		f.again = append([]*batch{{items: map[string]*resource{name: good}, rank: b.rank, revert: true}}, f.again...)
+	}
+}
+
+// envoy is the stream as it is shown.
+func (st *stream) envoy() Envoy {
+	e := Envoy{Node: st.node, Version: st.version, Connected: st.connected, Acked: make(map[string]time.Time)}
+	for k, at := range st.acked {
+		if !at.IsZero() {
+			e.Acked[kind(k).String()] = at
+		}
+	}
+	for _, f := range st.feeds {
+		if f == nil {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.refused)) {
+			e.Rejected = append(e.Rejected, f.refused[name].Rejection)
+		}
+	}
+	return e
+}

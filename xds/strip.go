@@ -1,0 +1,97 @@
+package xds
+
+import (
+	"regexp"
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+)
+
+// strippedHeaders are the request headers that no client may send: each is taken by some application, or some proxy in
+// front of one, as the word of a trusted proxy about who the client is or where the request came from. They are removed
+// from every request before routing and before ext_authz, so that whatever an upstream sees under such a name was put
+// there by Doorward, a policy or the route. A final * stands for any rest. A hyphen stands for any character that is
+// neither letter nor digit, because applications behind CGI, WSGI and the like see X_User, X.User and X-User as one.
+//
+// Not here: x-forwarded-for and x-forwarded-proto in that very spelling, which Envoy itself sets by trusted_hops;
+// authorization and cookie, which are the application's own; x-http-method-override, which names no identity (a policy
+// that allows by method should deny it).
+var strippedHeaders = []string{
+	// Doorward's own, and the names that its configuration shares with the proxy it can stand in for.
+	"x-doorward-*", "x-pomerium-*",
+	// Users as reverse proxies pass them: Grafana and Gitea, oauth2-proxy, Authelia, authentik, mod_auth_openidc, vouch.
+	"x-webauth-*", "x-auth-request-*", "remote-*", "auth-remote-*", "x-remote-*", "x-authentik-*", "x-authelia-*",
+	"oidc-*", "x-oidc-*", "x-vouch-*", "x-sso-*", "x-saml-*", "x-ldap-*", "x-authenticated-*", "x-jwt-*",
+	"x-auth-user*", "x-auth-email", "x-auth-name", "x-auth-group*", "x-auth-role*", "x-auth-subject",
+	"x-user", "x-user-id", "x-user-name", "x-user-email", "x-user-group*", "x-user-role*", "x-userid", "x-username",
+	"x-email", "x-group", "x-groups", "x-role", "x-roles", "x-identity*",
+	// Kubernetes.
+	"impersonate-*",
+	// Clouds and networks that sign users in.
+	"x-goog-iap-*", "x-goog-authenticated-*", "x-amzn-oidc-*", "x-ms-client-principal*", "x-ms-token-*",
+	"cf-access-*", "tailscale-*", "x-tailscale-*",
+	// Client certificates.
+	"ssl-client*", "x-ssl-*", "x-client-cert*", "x-client-dn", "x-client-verify", "x-arr-clientcert", "client-cert*",
+	// Where the request came from and what it asked for.
+	"forwarded", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip", "x-true-client-ip", "x-cluster-client-ip",
+	"cf-connecting-ip", "fastly-client-ip", "x-original-*", "x-rewrite-*", "x-host", "x-http-host-override", "x-scheme",
+	"front-end-https", "x-envoy-*",
+}
+
+// forwardedFamily is x-forwarded-* in any spelling but for the two headers that Envoy sets, by exact name.
+var forwardedFamily = "x-forwarded-(" + otherThan("for", "proto") + ")|" +
+	"x[^a-z0-9-]forwarded[^a-z0-9].*|x-forwarded[^a-z0-9-].*"
+
+// identityStripper removes what no client may say of itself, and then says which server name the TLS handshake asked for,
+// so that a route can compare it with the host. assertion is the header of the identity JWT.
+func identityStripper(assertion string) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: mustPack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
+			removeMatching(stripPattern(assertion)),
+			{Action: &mutationv3.HeaderMutation_Append{Append: formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")}},
+		}}),
+	}
+}
+
+// stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case.
+func stripPattern(assertion string) string {
+	parts := []string{forwardedFamily, namePattern(regexp.QuoteMeta(strings.ToLower(assertion)))}
+	for _, name := range strippedHeaders {
+		parts = append(parts, strings.ReplaceAll(namePattern(name), "*", ".*"))
+	}
+	return strings.Join(parts, "|")
+}
+
+// namePattern lets each hyphen of a name be any separator.
+func namePattern(name string) string { return strings.ReplaceAll(name, "-", "[^a-z0-9]") }
+
+// otherThan is an expression for every string but the given words, whose first letters must differ: RE2 has no negation.
+func otherThan(words ...string) string {
+	var initials strings.Builder
+	alternatives := []string{""}
+	for _, w := range words {
+		initials.WriteByte(w[0])
+		for i := 1; i < len(w); i++ {
+			alternatives = append(alternatives, w[:i], w[:i]+"[^"+w[i:i+1]+"].*")
+		}
+		alternatives = append(alternatives, w+".+")
+	}
+	return strings.Join(append(alternatives, "[^"+initials.String()+"].*"), "|")
+}
+
+func removeMatching(pattern string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: matching(pattern)},
+	}}
+}
+
+// matching is a matcher of a whole string by an RE2 expression.
+func matching(pattern string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: pattern},
+	}}
+}
