@@ -62,8 +62,10 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	defer door.stop()
 	fmt.Fprintf(d.out, "starting; doorward's log is %s\n", d.shown("doorward.log"))
+	waiting, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
 	ready := make(chan error, 1)
-	go func() { ready <- d.waitReady(ctx) }()
+	go func() { ready <- d.waitReady(waiting) }()
 	select {
 	case err = <-ready:
 	case err = <-door.done:

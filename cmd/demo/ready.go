@@ -18,19 +18,21 @@ const (
 	readyEvery  = 50 * time.Millisecond
 )
 
-// waitReady returns when both hosts send a browser to its sign-in, over TLS that the local CA vouches for.
+// waitReady returns when both hosts send a browser to its sign-in, over TLS that the local CA vouches for, or when ctx ends.
 func (d *demo) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
+	last := errors.New("it was not asked")
 	for {
 		err := errors.Join(d.probe(ctx, "grafana.localhost"), d.probe(ctx, "wiki.localhost"))
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil {
+			last = err // what is wrong, and not that the time was up while asking
+		}
 		select {
 		case <-time.After(readyEvery):
 		case <-ctx.Done():
-			return fmt.Errorf("doorward is not ready after %v: %w", readyWithin, err)
+			return fmt.Errorf("doorward is not ready after %v: %w", readyWithin, last)
 		}
 	}
 }
