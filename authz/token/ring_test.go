@@ -10,9 +10,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -268,20 +270,26 @@ func TestFileReplaced(t *testing.T) {
 	})
 }
 
-// TestConsumers has consumers with caches of all ages verify every token through rotations and restarts.
+// TestConsumers has consumers with key sets of all ages verify every token, through rotations and restarts with other files.
 func TestConsumers(t *testing.T) {
+	const leeway = time.Minute
 	c, clock := setUp(t)
 	files := []string{"", keyFile(t), keyFile(t)}
 	random := mathrand.New(mathrand.NewPCG(1, 2))
 	r := open(t, c)
-	type fetched struct {
+	type published struct {
 		at   time.Time
-		jwks []byte
+		kids []string
 	}
-	var sets []fetched // of consumers, and of HTTP caches between
-	var seen = map[string]bool{}
-	for step := range 3000 {
-		switch n := random.IntN(200); {
+	type minted struct {
+		kid     string
+		expires time.Time
+	}
+	var sets []published // what a consumer may hold: for its own time what an HTTP cache had held
+	var tokens []minted  // not yet expired
+	signed := map[string]bool{}
+	for step := range 20_000 {
+		switch n := random.IntN(300); {
 		case n == 0:
 			c.SigningKeyFile = files[random.IntN(len(files))]
 			r = open(t, c)
@@ -290,27 +298,47 @@ func TestConsumers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		now := clock.Now()
-		sets = append(sets, fetched{now, r.JWKS()})
+		now, kid := clock.Now(), r.KeyID()
+		signed[kid] = true
+		sets = append(sets, published{now, kids(t, r.JWKS())})
+		tokens = append(tokens, minted{kid, now.Add(maxLifetime)})
 		for now.Sub(sets[0].at) > time.Hour+maxAge {
 			sets = sets[1:]
 		}
-		claims := alice()
-		claims.NotAfter = now.Add(time.Hour)
-		token := mint(t, r, claims)
-		seen[r.KeyID()] = true
-		set := sets[random.IntN(len(sets))]
-		if err := verify(token, set.jwks, now); err != nil {
-			t.Fatalf("step %d: a consumer with a key set %s old: %v", step, now.Sub(set.at), err)
+		for now.Sub(tokens[0].expires) > leeway {
+			tokens = tokens[1:]
 		}
-		// A consumer that fetches just before the token expires still finds its key.
-		clock.advance(time.Duration(random.IntN(300)) * time.Second)
-		if err := verify(token, r.JWKS(), clock.Now()); err != nil {
-			t.Fatalf("step %d: a consumer with a fresh key set: %v", step, err)
+		for _, set := range sets {
+			if !slices.Contains(set.kids, kid) {
+				t.Fatalf("step %d: a consumer with a key set %s old lacks the key that signs", step, now.Sub(set.at))
+			}
 		}
+		for _, token := range tokens {
+			if !slices.Contains(sets[len(sets)-1].kids, token.kid) {
+				t.Fatalf("step %d: the key of a token good for another %s is no longer published", step, token.expires.Add(leeway).Sub(now))
+			}
+		}
+		clock.advance(time.Duration(random.IntN(60)) * time.Second)
 	}
-	if len(seen) < 5 {
-		t.Errorf("only %d keys signed", len(seen))
+	if len(signed) < 10 {
+		t.Errorf("only %d keys signed", len(signed))
+	}
+}
+
+// TestTakesNoOlder has what was read before a change arrive after it.
+func TestTakesNoOlder(t *testing.T) {
+	c, _ := setUp(t)
+	r := open(t, c)
+	item, keys, err := r.read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.take(item.Version, keys)
+	if got := kids(t, r.JWKS()); len(got) != 2 {
+		t.Errorf("published %q, want two keys", got)
 	}
 }
 
@@ -363,9 +391,14 @@ func TestClockBehind(t *testing.T) {
 func TestKeysAreNotPrinted(t *testing.T) {
 	c, _ := setUp(t)
 	r := open(t, c)
-	secret := r.at(c.Now()).active.private.D.String()
+	secret, err := r.at(c.Now()).active.private.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := new(big.Int).SetBytes(secret)
 	for _, format := range []string{"%v", "%+v", "%#v"} {
-		if strings.Contains(fmt.Sprintf(format, r), secret) {
+		printed := fmt.Sprintf(format, r)
+		if strings.Contains(printed, number.String()) || strings.Contains(printed, number.Text(16)) || strings.Contains(printed, fmt.Sprint(secret)) {
 			t.Errorf("%s prints the private key", format)
 		}
 	}

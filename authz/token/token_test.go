@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"doorward/authz/store"
 	"doorward/authz/store/bolt"
 
 	"github.com/lestrrat-go/jwx/v3/jwk"
@@ -420,5 +419,3 @@ func hasKids(t *testing.T, r *Ring, want ...string) {
 		t.Errorf("published %q, want %q", got, want)
 	}
 }
-
-var _ store.Store = (*bolt.Store)(nil)
