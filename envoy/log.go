@@ -24,6 +24,7 @@ type lineLog struct {
 	pending []byte
 	cut     bool // the rest of the pending line is thrown away
 	recent  string
+	ending  bool // warnings are no news any more
 }
 
 // Write takes any piece of output. It never fails.
@@ -61,7 +62,18 @@ func (l *lineLog) emit() {
 		record.Level, record.Message = "error", line
 	}
 	l.recent = record.Message
-	l.log.Log(context.Background(), levelOf(record.Level, record.Message), record.Message, "logger", record.Logger)
+	level := levelOf(record.Level)
+	if l.ending && level == slog.LevelWarn {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, record.Message, "logger", record.Logger)
+}
+
+// end says that Envoy is told to end, which it warns of itself, as it does of every stream that this closes.
+func (l *lineLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
 }
 
 // last is the latest message.
@@ -71,11 +83,8 @@ func (l *lineLog) last() string {
 	return l.recent
 }
 
-// levelOf maps Envoy's levels. That it was told to end it calls a warning, which it is not.
-func levelOf(level, message string) slog.Level {
-	if message == "caught ENVOY_SIGTERM" {
-		return slog.LevelDebug
-	}
+// levelOf maps Envoy's levels.
+func levelOf(level string) slog.Level {
 	switch level {
 	case "trace", "debug":
 		return slog.LevelDebug

@@ -13,8 +13,6 @@ func TestEnvoysLogIsPassedOn(t *testing.T) {
 		{"info and debug", `{"level":"info","logger":"main","message":"a"}` + "\n" + `{"level":"trace","logger":"main","message":"b"}` + "\n",
 			"level=INFO msg=a logger=main\nlevel=DEBUG msg=b logger=main\n"},
 		{"critical", `{"level":"critical","logger":"main","message":"bad"}` + "\n", "level=ERROR msg=bad logger=main\n"},
-		{"told to end is no warning", `{"level":"warning","logger":"main","message":"caught ENVOY_SIGTERM"}` + "\n",
-			`level=DEBUG msg="caught ENVOY_SIGTERM" logger=main` + "\n"},
 		{"no record", "Segmentation fault\n\n  \n", `level=ERROR msg="Segmentation fault" logger=""` + "\n"},
 		{"a line without an end waits", `{"level":"info"`, ""},
 	}
@@ -35,6 +33,20 @@ func TestEnvoysLogIsPassedOn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWarningsOfTheEndAreNoNews(t *testing.T) {
+	var out bytes.Buffer
+	l := &lineLog{log: plainLog(&out)}
+	l.end()
+	for _, level := range []string{"warning", "error"} {
+		if _, err := l.Write([]byte(`{"level":"` + level + `","logger":"main","message":"x"}` + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "level=DEBUG msg=x logger=main\nlevel=ERROR msg=x logger=main\n"; out.String() != want {
+		t.Errorf("%s\nwant\n%s", out.String(), want)
 	}
 }
 

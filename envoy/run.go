@@ -125,7 +125,7 @@ func runOnce(ctx context.Context, c ChildConfig, args []string) error {
 	case err := <-done:
 		return newExitError(err, lines.last())
 	case <-ctx.Done():
-		stop(c, cmd.Process, done)
+		stop(c, cmd.Process, done, lines)
 		c.Log.Info("envoy ended", "pid", pid)
 		return nil
 	}
@@ -150,7 +150,7 @@ func Start(cmd *exec.Cmd) (done <-chan error, err error) {
 }
 
 // stop drains Envoy for at most the grace, then ends it, by force if need be. It returns when the process is gone.
-func stop(c ChildConfig, p *os.Process, done <-chan error) {
+func stop(c ChildConfig, p *os.Process, done <-chan error, lines *lineLog) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
 	defer cancel()
 	drained := make(chan error, 1)
@@ -163,6 +163,7 @@ func stop(c ChildConfig, p *os.Process, done <-chan error) {
 	case <-done:
 		return
 	}
+	lines.end()
 	_ = p.Signal(syscall.SIGTERM) // that it ended by itself meanwhile is as good
 	select {
 	case <-done:

@@ -90,6 +90,9 @@ func TestAnIdleEnvoyEndsAtOnce(t *testing.T) {
 	if took := time.Since(begun); took > 3*time.Second {
 		t.Errorf("it took %v to end an idle envoy", took)
 	}
+	if log := edge.log.String(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("a clean end is in the log as something else:\n%s", log)
+	}
 	if err := syscall.Kill(edge.pid(t), 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("envoy is still there: %v", err)
 	}
