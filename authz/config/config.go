@@ -5,8 +5,6 @@
 // no goroutine and keeps no state. A loaded Config is never changed; a reload makes a new one.
 package config
 
-import "time"
-
 // Config is one loaded and validated configuration file with the routes of its directory. It is immutable and may be
 // read from several goroutines.
 type Config struct {
@@ -26,6 +24,8 @@ type Config struct {
 
 	Path     string `yaml:"-"` // absolute path of the file
 	Checksum string `yaml:"-"` // SHA-256 in hex over the file, its routes directory, and each file that it names, policies included
+
+	files []string
 }
 
 // IDP is an OpenID Connect provider and our registration with it.
@@ -146,6 +146,8 @@ type Route struct {
 	Response *Response `yaml:"response"`
 
 	Source Position `yaml:"-"` // where the route stands
+
+	contents string // hash of the certificates and keys that the route names: part of its revision
 }
 
 // Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.
@@ -168,7 +170,7 @@ type Redirect struct {
 
 // Response answers with a fixed response instead of an upstream.
 type Response struct {
-	Status int    `yaml:"status"` // 200 to 599
+	Status int    `yaml:"status"` // 200 (default) to 599
 	Body   string `yaml:"body"`   // text/plain; at most 4096 bytes
 }
 
@@ -190,17 +192,3 @@ func (r Route) Anonymous() bool { return r.AllowAnonymous || r.Public() }
 
 // PassIdentity says whether the upstream gets the identity JWT.
 func (r Route) PassIdentity() bool { return r.PassIdentityHeaders == nil || *r.PassIdentityHeaders }
-
-// Duration reads from YAML as Go's time.ParseDuration does ("30s", "14h").
-type Duration time.Duration
-
-// Secret is a string that prints as "[redacted]".
-type Secret string
-
-// URL is an absolute URL. The zero value means that none was given.
-type URL struct {
-	raw    string
-	scheme string
-	host   string // lower case, with the port if there is one
-	path   string
-}

@@ -6,14 +6,15 @@ import (
 	"encoding/json"
 )
 
-// Revision is the name of one version of the route: a hash of everything in it and of the digest of its policy, so that
-// a decision can be pinned to what Envoy routes by. 16 hexadecimal digits.
+// Revision is the name of one version of the route: a hash of everything in it, of the content of the certificate and key files that it
+// names, and of the digest of its policy, so that a decision can be pinned to what Envoy routes by. 16 hexadecimal digits.
 func (r Route) Revision(policyDigest string) string {
 	r.Source = Position{}
 	data, err := json.Marshal(struct {
-		Route  Route
-		Policy string
-	}{r, policyDigest})
+		Route    Route
+		Contents string
+		Policy   string
+	}{r, r.contents, policyDigest})
 	if err != nil {
 		// Route holds strings, numbers, maps of strings and types of this package, which always encode.
 		panic("config: encode route: " + err.Error())

@@ -1,40 +1,206 @@
 package config
 
-// Load reads, checks and completes the file at path. Every problem is reported at once: the error is a Problems.
-func Load(path string) (*Config, error) { panic("unwritten") }
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
 
-// Problem is one fault of a configuration.
-type Problem struct {
-	Position
-	Field   string `json:"field"` // "routes[grafana].from"; "" for a fault of the file as a whole
-	Message string `json:"message"`
+// Load reads, checks and completes the file at path. Every problem is reported at once: the error is a Problems. Certificates are held
+// against the present time.
+func Load(path string) (*Config, error) {
+	return loadAt(path, time.Now())
 }
 
-// Problems is every fault found, in the order of the files.
-type Problems []Problem
+// loadAt is Load at a given time.
+func loadAt(path string, now time.Time) (*Config, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, Problems{{Position: Position{File: path}, Message: err.Error()}}
+	}
+	l := loader{files: newFiles()}
+	c := new(Config)
+	doc := l.open(abs, c)
+	if doc == nil {
+		return nil, l.err()
+	}
+	c.Path = abs
+	l.paths(doc.place(), c)
+	l.own(doc.place(), c)
+	l.routesDir(doc.place(), c)
+	l.clientSecret(doc.place(), c)
+	if c.AuthURL.IsZero() && !doc.place().has("auth_url") {
+		c.AuthURL = onlyHost(c.Routes)
+	}
+	check := checker{report: &l.report, files: l.files, c: c, root: doc.place(), routes: l.routes, now: now}
+	check.all()
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	c.files, c.Checksum = l.files.names(), l.files.checksum(filepath.Dir(abs))
+	return c, nil
+}
 
-// Error prints one problem a line, as file:line:column: field: message.
-func (p Problems) Error() string { panic("unwritten") }
+// Files is everything that was read: the file, the routes directory and its files, the policies, each file that these name, and the
+// directories between. Sorted absolute paths.
+func (c *Config) Files() []string { return append([]string(nil), c.files...) }
 
-// ParseURL parses an absolute http or https URL.
-func ParseURL(s string) (URL, error) { panic("unwritten") }
+// Hosts is every host that has a route, and the sign-in host, by name without port, with the URL of its origin.
+func (c *Config) Hosts() map[string]URL {
+	hosts := make(map[string]URL, len(c.Routes)+1)
+	if !c.AuthURL.IsZero() {
+		hosts[c.AuthURL.Hostname()] = c.AuthURL.origin()
+	}
+	for _, r := range c.Routes {
+		hosts[r.Host()] = r.From.origin()
+	}
+	return hosts
+}
 
-// String returns the URL as it was given.
-func (u URL) String() string { return u.raw }
+// loader reads the files of one configuration.
+type loader struct {
+	report
+	files  *files
+	routes []place // of Config.Routes, in the same order
+}
 
-// Scheme, Hostname, Port: lower case; the port that the scheme implies when none is given.
-func (u URL) Scheme() string   { return u.scheme }
-func (u URL) Hostname() string { panic("unwritten") }
-func (u URL) Port() int        { panic("unwritten") }
+// open reads, parses and decodes one YAML file. It returns nil when there is nothing to go on with.
+func (l *loader) open(path string, out any) *document {
+	l.order = append(l.order, path)
+	data, err := l.files.file(path)
+	if err != nil {
+		message := strings.TrimPrefix(err.Error(), path+" ")
+		l.problems = append(l.problems, Problem{Position: Position{File: path}, Message: message})
+		return nil
+	}
+	doc, problem := parse(path, data)
+	if problem != nil {
+		l.problems = append(l.problems, *problem)
+		return nil
+	}
+	l.decode(doc, out)
+	return doc
+}
 
-// Host is host:port as it was given, in lower case; the port is left out when it was.
-func (u URL) Host() string { return u.host }
+// paths completes the paths of the configuration itself: relative ones are relative to the file.
+func (l *loader) paths(p place, c *Config) {
+	dir := filepath.Dir(c.Path)
+	if c.DataDir == "" {
+		c.DataDir = "data"
+	}
+	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.IDP.ClientSecretFile, &c.IDP.CAFile, &c.JWT.SigningKeyFile)
+	if c.SocketDir == "" {
+		c.SocketDir = filepath.Join(c.DataDir, "run")
+	}
+	for i := range c.TLS.Certificates {
+		resolve(dir, &c.TLS.Certificates[i].CertFile, &c.TLS.Certificates[i].KeyFile)
+	}
+	if !p.has("policies") {
+		if path := filepath.Join(dir, "policies"); exists(path) {
+			c.Policies = []string{path}
+		}
+	}
+	for i := range c.Policies {
+		resolve(dir, &c.Policies[i])
+	}
+}
 
-// Path is "" or begins with "/".
-func (u URL) Path() string { return u.path }
+// own notes where the routes of a file stand, and completes them.
+func (l *loader) own(p place, c *Config) {
+	list := p.key("routes")
+	first := len(l.routes)
+	for i := range c.Routes[first:] {
+		r, at := &c.Routes[first+i], list.item(i)
+		r.Source = at.position()
+		resolve(filepath.Dir(r.Source.File), &r.TLSCAFile, &r.TLSClientCertFile, &r.TLSClientKeyFile)
+		l.routes = append(l.routes, at)
+	}
+}
 
-// IsZero says that no URL was given.
-func (u URL) IsZero() bool { return u.raw == "" }
+// routesDir adds the routes of every YAML file in the routes directory.
+func (l *loader) routesDir(p place, c *Config) {
+	if c.RoutesDir == "" {
+		return
+	}
+	names, err := l.files.list(c.RoutesDir)
+	if err != nil {
+		l.add(p.key("routes_dir"), "%s", err)
+		return
+	}
+	for _, name := range names {
+		path := filepath.Join(c.RoutesDir, name)
+		if ext := filepath.Ext(name); ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		if path == c.Path {
+			l.add(p.key("routes_dir"), "%s holds this file too; give the routes a directory of their own", c.RoutesDir)
+			continue
+		}
+		var file struct {
+			Routes []Route `yaml:"routes"`
+		}
+		if doc := l.open(path, &file); doc != nil {
+			c.Routes = append(c.Routes, file.Routes...)
+			l.own(doc.place(), c)
+		}
+	}
+}
 
-// Origin is scheme://host[:port].
-func (u URL) Origin() string { return u.scheme + "://" + u.host }
+// clientSecret reads the client's secret. One newline at its end, as editors leave it, is not part of it.
+func (l *loader) clientSecret(p place, c *Config) {
+	if c.IDP.ClientSecretFile == "" {
+		return
+	}
+	at := p.key("idp").key("client_secret_file")
+	data, err := l.files.file(c.IDP.ClientSecretFile)
+	if err != nil {
+		l.add(at, "%s", err)
+		return
+	}
+	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
+	switch {
+	case len(data) == 0:
+		l.add(at, "%s is empty; write the secret into it", c.IDP.ClientSecretFile)
+	case bytes.ContainsAny(data, "\r\n\x00"):
+		l.add(at, "%s has more than one line; it holds the secret and nothing else", c.IDP.ClientSecretFile)
+	case c.IDP.ClientSecret == "":
+		c.IDP.ClientSecret = Secret(data)
+	default:
+		l.add(at, "client_secret is given too; remove one of the two")
+	}
+}
+
+// onlyHost is the origin of the only host that has a route, or zero when there is none or another one.
+func onlyHost(routes []Route) URL {
+	var only URL
+	for _, r := range routes {
+		switch {
+		case r.From.IsZero():
+		case only.IsZero():
+			only = r.From.origin()
+		case only.Hostname() != r.Host():
+			return URL{}
+		}
+	}
+	return only
+}
+
+// resolve makes paths absolute; relative ones are relative to dir. Empty ones stay empty.
+func resolve(dir string, paths ...*string) {
+	for _, path := range paths {
+		switch {
+		case *path == "":
+		case filepath.IsAbs(*path):
+			*path = filepath.Clean(*path)
+		default:
+			*path = filepath.Join(dir, *path)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

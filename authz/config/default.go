@@ -1,0 +1,26 @@
+package config
+
+import "time"
+
+// setDefaults gives every key its default before the file is read. The paths follow once the file's directory is known.
+func (c *Config) setDefaults() {
+	c.IDP = IDP{Name: "default", Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups"}
+	c.Listen = Listen{HTTPS: ":443", HTTP: ":80"}
+	c.Session = Session{Lifetime: Duration(14 * time.Hour)}
+	c.JWT = JWT{
+		Header:        "X-Pomerium-Jwt-Assertion",
+		Lifetime:      Duration(maxTokenLifetime),
+		ConsumerCache: Duration(time.Hour),
+	}
+	c.Paths = Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"}
+	c.Edge = Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"}
+}
+
+func (r *Route) setDefaults() {
+	timeout, idle := Duration(30*time.Second), Duration(5*time.Minute)
+	r.Unauthenticated, r.Timeout, r.IdleTimeout = Login, &timeout, &idle
+}
+
+func (t *Target) setDefaults()   { t.Weight = 1 }
+func (r *Redirect) setDefaults() { r.Status = 302 }
+func (r *Response) setDefaults() { r.Status = 200 }

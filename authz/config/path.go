@@ -1,0 +1,99 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// pathFault says why a path would never match, or "". Envoy normalises the path of a request before it matches (RFC 3986, section 6.2.2,
+// and what Envoy 1.40 was seen to do on top); a path in the configuration is compared as it stands, so it must be written as it comes out.
+func pathFault(s, escapedSlashes string) string {
+	switch {
+	case !strings.HasPrefix(s, "/"):
+		return fmt.Sprintf(`%q must start with "/"`, shorten(s))
+	case len(s) > maxPath:
+		return fmt.Sprintf("has %d bytes; at most %d are possible", len(s), maxPath)
+	case strings.ContainsAny(s, "?#"):
+		return fmt.Sprintf("%q has a query or a fragment, but a route matches the path alone; remove it", s)
+	case strings.Contains(s, ";"):
+		return fmt.Sprintf(`%q has a ";", but path parameters are ignored in matching; remove it`, s)
+	case strings.Contains(s, "//"):
+		return fmt.Sprintf(`%q has "//", but Envoy merges slashes before it matches; write one slash`, s)
+	case strings.Contains(s, `\`):
+		return fmt.Sprintf(`%q has a "\", but Envoy makes it a slash before it matches; write "/"`, s)
+	}
+	for segment := range strings.SplitSeq(s, "/") {
+		if segment == "." || segment == ".." {
+			return fmt.Sprintf("%q has a segment %q, but Envoy resolves it before it matches; write the path that it leads to", s, segment)
+		}
+	}
+	for i := 0; i < len(s); i++ {
+		if fault := byteFault(s[i:], escapedSlashes); fault != "" {
+			return fmt.Sprintf("%q has %s", s, fault)
+		}
+		if s[i] == '%' {
+			i += 2
+		}
+	}
+	return ""
+}
+
+// byteFault says why the first character of rest, or the percent-encoding at its beginning, never stands in a normalised path.
+func byteFault(rest, escapedSlashes string) string {
+	if rest[0] != '%' {
+		if pathByte(rest[0]) {
+			return ""
+		}
+		return fmt.Sprintf("%q, but Envoy has it percent-encoded when it matches; write %%%02X", rest[:1], rest[0])
+	}
+	if len(rest) < 3 {
+		return `a "%" without two hexadecimal digits; write %25 for the character itself`
+	}
+	code := rest[:3]
+	n, err := strconv.ParseUint(rest[1:3], 16, 8)
+	switch b := byte(n); {
+	case err != nil:
+		return `a "%" without two hexadecimal digits; write %25 for the character itself`
+	case b == 0:
+		return code + ", but Envoy refuses a path with a NUL; remove it"
+	case (b == '/' || b == '\\') && escapedSlashes != "keep":
+		return code + ", but a path with an escaped slash is refused; set escaped_slashes: keep, or write a slash"
+	case unreserved(b):
+		return fmt.Sprintf("%s, but Envoy decodes it before it matches; write %q", code, string(rune(b)))
+	}
+	return ""
+}
+
+// unreserved characters mean the same with and without percent-encoding (RFC 3986, section 2.3).
+func unreserved(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || strings.IndexByte("-._~", b) >= 0
+}
+
+// pathByte says whether a character stands in a path as it is (pchar and "/", RFC 3986, section 3.3).
+func pathByte(b byte) bool {
+	return unreserved(b) || strings.IndexByte("/!$&'()*+,=:@;", b) >= 0
+}
+
+// plainPath says why s cannot be a path that is written into a request or a Location, or "".
+func plainPath(s string) string {
+	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") {
+		return fmt.Sprintf("%q must start with one %q", shorten(s), "/")
+	}
+	for i := range len(s) {
+		if !pathByte(s[i]) && s[i] != '%' {
+			return fmt.Sprintf("%q has %q, which cannot stand in a path; write it percent-encoded", shorten(s), s[i:i+1])
+		}
+	}
+	return ""
+}
+
+// printable says whether s is ASCII without spaces and control characters.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
