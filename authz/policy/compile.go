@@ -1,60 +1,161 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"doorward/authz/config"
 )
 
-// parseAll parses every file and makes the checks that need no compiler.
+// parseAll parses every file.
 func parseAll(sources []source) (map[string]*ast.Module, config.Problems) {
 	modules := map[string]*ast.Module{}
+	options := ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true, Capabilities: capabilities()}
 	var problems config.Problems
 	for _, s := range sources {
-		m, err := ast.ParseModuleWithOpts(s.file, s.text, ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true})
-		if err != nil {
-			problems = append(problems, problemsOf(s.file, err)...)
-			continue
+		m, err := ast.ParseModuleWithOpts(s.file, s.text, options)
+		switch {
+		case err != nil:
+			problems = append(problems, problemsOf(s.file, err, nil)...)
+		case !s.library && isLibrary(m.Package.Path):
+			problems = append(problems, config.Problem{
+				Position: position(m.Package.Location),
+				Message:  fmt.Sprintf("package %s is below data.%s, which is the library's; choose another name", packageName(m.Package.Path), libraryRoot),
+			})
+		default:
+			modules[s.file] = m
 		}
-		modules[s.file] = m
 	}
 	return modules, problems
 }
 
-func compile(modules map[string]*ast.Module) (*ast.Compiler, config.Problems) {
-	c := ast.NewCompiler().
-		WithDefaultRegoVersion(ast.RegoV1).
-		WithEnablePrintStatements(false)
-	c.SetErrorLimit(0)
-	c.Compile(modules)
-	if c.Failed() {
-		return nil, problemsOf("", c.Errors)
+// compileAll compiles the modules together. OPA stops at the first of its stages that finds a fault, and a file that does not parse makes
+// others fail; so the faulty files are left out with all that refer to their packages, and the rest is compiled again, until
+// every fault that can be told has been. The compiler that is returned has compiled what is left.
+func compileAll(modules map[string]*ast.Module, problems config.Problems, sources []source) (*ast.Compiler, config.Problems) {
+	faulty := map[string]bool{}
+	for _, s := range sources {
+		if modules[s.file] == nil {
+			faulty[s.file] = true
+		}
 	}
-	return c, nil
+	modules = maps.Clone(modules)
+	known := knownNames(modules)
+	problems = append(problems, checkImports(modules, known)...)
+	withoutPackages(modules, packagesOf(faulty, sources))
+	for {
+		c := newCompiler()
+		c.Compile(modules)
+		if !c.Failed() {
+			return c, problems
+		}
+		problems = append(problems, problemsOf("", c.Errors, known)...)
+		before := len(modules)
+		packages := map[string]bool{}
+		for _, e := range c.Errors {
+			if e.Location == nil {
+				continue
+			}
+			if m := modules[e.Location.File]; m != nil {
+				packages[packageName(m.Package.Path)] = true
+			}
+		}
+		withoutPackages(modules, packages)
+		if len(modules) == before {
+			return nil, problems
+		}
+	}
 }
 
-// problemsOf turns OPA's errors into ours.
-func problemsOf(file string, err error) (problems config.Problems) {
+func newCompiler() *ast.Compiler {
+	c := ast.NewCompiler().
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithCapabilities(capabilities()).
+		WithSchemas(schemas()).
+		WithEnablePrintStatements(false)
+	c.SetErrorLimit(0)
+	return c
+}
+
+// withoutPackages removes the packages, and those that refer to a removed one, whose errors would only be consequences.
+func withoutPackages(modules map[string]*ast.Module, packages map[string]bool) {
+	for grown := len(packages) > 0; grown; {
+		grown = false
+		for file, m := range modules {
+			if name := packageName(m.Package.Path); packages[name] || refersTo(m, packages) {
+				delete(modules, file)
+				grown = grown || !packages[name]
+				packages[name] = true
+			}
+		}
+	}
+}
+
+func refersTo(m *ast.Module, packages map[string]bool) (found bool) {
+	ast.WalkRefs(m, func(ref ast.Ref) bool {
+		if ref.HasPrefix(ast.DefaultRootRef) {
+			name := packageName(ref.ConstantPrefix())
+			for p := range packages {
+				found = found || within(name, p) || within(p, name)
+			}
+		}
+		return found
+	})
+	return found
+}
+
+// within says whether a dotted name is the other or below it.
+func within(name, outer string) bool {
+	return name == outer || outer == "" || len(name) > len(outer) && name[:len(outer)] == outer && name[len(outer)] == '.'
+}
+
+// packagesOf are the packages of files that did not parse, as far as their text tells.
+func packagesOf(files map[string]bool, sources []source) map[string]bool {
+	packages := map[string]bool{}
+	for _, s := range sources {
+		if !files[s.file] {
+			continue
+		}
+		if name := packageLine(s.text); name != "" {
+			packages[name] = true
+		}
+	}
+	return packages
+}
+
+func sorted(problems config.Problems) config.Problems {
+	slices.SortFunc(problems, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(problems)
+}
+
+// problemsOf turns OPA's errors into ours. Names may be nil.
+func problemsOf(file string, err error, names *names) (problems config.Problems) {
 	var list ast.Errors
-	if !errors.As(err, &list) {
-		return config.Problems{{Position: config.Position{File: file}, Message: err.Error()}}
+	var one *ast.Error
+	switch {
+	case errors.As(err, &list):
+	case errors.As(err, &one):
+		list = ast.Errors{one}
+	default:
+		return config.Problems{problem(file, err.Error())}
 	}
 	for _, e := range list {
-		text := e.Message
-		if e.Details != nil {
-			text += ": " + strings.Join(e.Details.Lines(), " ")
-		}
-		problems = append(problems, config.Problem{Position: position(e.Location), Message: text})
+		p := config.Problem{Position: position(e.Location), Message: explain(e, names)}
+		p.File = cmp.Or(p.File, file)
+		problems = append(problems, p)
 	}
 	return problems
+}
+
+func problem(file, message string) config.Problem {
+	return config.Problem{Position: config.Position{File: file}, Message: message}
 }
 
 func position(l *ast.Location) config.Position {
@@ -62,34 +163,4 @@ func position(l *ast.Location) config.Position {
 		return config.Position{}
 	}
 	return config.Position{File: l.File, Line: l.Row, Column: l.Col}
-}
-
-// nearest is the known name that is at most two edits, and a third of its length, away from the given one; "" when there is none.
-func nearest(name string, known []string) string {
-	best, distance := "", min(2, len(name)/3)+1
-	for _, k := range known {
-		if d := levenshtein.ComputeDistance(name, k); d < distance {
-			best, distance = k, d
-		}
-	}
-	return best
-}
-
-func builtinPolicy(name string, k kind) *Policy {
-	sum := sha256.Sum256([]byte("doorward built-in policy " + name))
-	return &Policy{name: name, kind: k, digest: hex.EncodeToString(sum[:])}
-}
-
-// digest is over all sources.
-func digest(sources []source) string {
-	h := sha256.New()
-	texts := make([]string, len(sources))
-	for i, s := range sources {
-		texts[i] = s.text
-	}
-	slices.Sort(texts)
-	for _, t := range texts {
-		fmt.Fprintf(h, "%d:%s", len(t), t)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
@@ -16,9 +17,9 @@ func (p *Policy) evaluate(ctx context.Context, in *Input) (d Decision) {
 			d = Decision{Err: fmt.Errorf("policy %s: it panicked: %v", p.name, r)}
 		}
 	}()
-	value, err := buildInput(in)
+	value, err := p.plan.build(in)
 	if err != nil {
-		return Decision{Err: fmt.Errorf("policy %s: input: %w", p.name, err)}
+		return Decision{Err: fmt.Errorf("policy %s: %w", p.name, err)}
 	}
 	result, err := p.run(ctx, value)
 	if err != nil {
@@ -43,6 +44,7 @@ func (p *Policy) run(ctx context.Context, input ast.Value) (topdown.QueryResult,
 		WithTransaction(p.set.txn).
 		WithInput(ast.NewTerm(input)).
 		WithCancel(b).
+		WithMetrics(metrics.NoOp()).
 		WithStrictBuiltinErrors(true).
 		Iter(ctx, func(r topdown.QueryResult) error {
 			result = r

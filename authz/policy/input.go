@@ -9,87 +9,199 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// buildInput makes the value of `input`, without a round trip through JSON.
-func buildInput(in *Input) (ast.Value, error) {
+// plan says which parts of the input to build, and so what a decision can depend on. The cache's key is made from the same plan.
+type plan struct {
+	documents  document // that are looked into, or looked for, and are there even when nothing in them is read
+	user       []member[*User]
+	claims     []string // when not all
+	allClaims  bool
+	session    []member[*Session]
+	request    []member[*Request]
+	query      bool
+	headers    []string // when not all
+	allHeaders bool
+	route      []member[*Route]
+}
+
+// member is one part of a document. A nil value leaves it undefined.
+type member[T any] struct {
+	name  string
+	value func(T) ast.Value
+}
+
+// newPlan takes from each document the members that are read.
+func newPlan(s *readSet) *plan {
+	r := s.result()
+	return &plan{
+		documents:  s.documents(),
+		user:       choose(s, docUser, userMembers()),
+		claims:     r.Claims,
+		allClaims:  r.AllClaims,
+		session:    choose(s, docSession, sessionMembers()),
+		request:    choose(s, docRequest, requestMembers()),
+		query:      s.has(docRequest, "query"),
+		headers:    r.Headers,
+		allHeaders: r.AllHeaders,
+		route:      choose(s, docRoute, routeMembers()),
+	}
+}
+
+func choose[T any](s *readSet, d document, all []member[T]) (chosen []member[T]) {
+	for _, m := range all {
+		if s.has(d, m.name) {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen
+}
+
+func userMembers() []member[*User] {
+	return []member[*User]{
+		{"id", func(u *User) ast.Value { return ast.String(u.ID) }},
+		{"email", func(u *User) ast.Value { return ast.String(u.Email) }},
+		{"email_verified", func(u *User) ast.Value { return ast.Boolean(u.EmailVerified) }},
+		{"name", func(u *User) ast.Value { return ast.String(u.Name) }},
+		{"groups", func(u *User) ast.Value { return stringArray(u.Groups) }},
+	}
+}
+
+func sessionMembers() []member[*Session] {
+	return []member[*Session]{
+		{"id", func(s *Session) ast.Value { return ast.String(s.ID) }},
+		{"created", func(s *Session) ast.Value { return unixTime(s.Created) }},
+		{"expires", func(s *Session) ast.Value { return unixTime(s.Expires) }},
+		{"auth_time", func(s *Session) ast.Value { return unixTime(s.AuthTime) }},
+		{"amr", func(s *Session) ast.Value { return stringArray(s.AMR) }},
+		{"acr", func(s *Session) ast.Value {
+			if s.ACR == "" {
+				return nil
+			}
+			return ast.String(s.ACR)
+		}},
+	}
+}
+
+func requestMembers() []member[*Request] {
+	return []member[*Request]{
+		{"method", func(r *Request) ast.Value { return ast.String(r.Method) }},
+		{"scheme", func(r *Request) ast.Value { return ast.String(r.Scheme) }},
+		{"host", func(r *Request) ast.Value { return ast.String(r.Host) }},
+		{"path", func(r *Request) ast.Value { return ast.String(r.Path) }},
+		{"client_ip", func(r *Request) ast.Value { return ast.String(r.ClientIP) }},
+	}
+}
+
+func routeMembers() []member[*Route] {
+	return []member[*Route]{
+		{"name", func(r *Route) ast.Value { return ast.String(r.Name) }},
+		{"host", func(r *Route) ast.Value { return ast.String(r.Host) }},
+		{"labels", func(r *Route) ast.Value {
+			labels := ast.NewObjectWithCapacity(len(r.Labels))
+			for name, value := range r.Labels {
+				insert(labels, name, ast.String(value))
+			}
+			return labels
+		}},
+	}
+}
+
+// build makes the value of `input`, without a round trip through JSON.
+func (p *plan) build(in *Input) (ast.Value, error) {
 	root := ast.NewObjectWithCapacity(4)
-	if in.User != nil {
-		user, err := buildUser(in.User)
+	if p.documents&docUser != 0 && in.User != nil {
+		user, err := p.buildUser(in.User)
 		if err != nil {
 			return nil, err
 		}
 		insert(root, "user", user)
 	}
-	if in.Session != nil {
-		insert(root, "session", buildSession(in.Session))
+	if p.documents&docSession != 0 && in.Session != nil {
+		insert(root, "session", buildMembers(p.session, in.Session))
 	}
-	request, err := buildRequest(&in.Request)
-	if err != nil {
-		return nil, err
+	if p.documents&docRequest != 0 {
+		request, err := p.buildRequest(&in.Request)
+		if err != nil {
+			return nil, err
+		}
+		insert(root, "request", request)
 	}
-	insert(root, "request", request)
-	insert(root, "route", buildRoute(&in.Route))
+	if p.documents&docRoute != 0 {
+		insert(root, "route", buildMembers(p.route, &in.Route))
+	}
 	return root, nil
 }
 
-func buildUser(u *User) (ast.Value, error) {
-	claims, err := ast.InterfaceToValue(u.Claims)
-	if err != nil {
-		return nil, fmt.Errorf("user.claims: %w", err)
+func buildMembers[T any](members []member[T], from T) ast.Object {
+	o := ast.NewObjectWithCapacity(len(members) + 2)
+	for _, m := range members {
+		insert(o, m.name, m.value(from))
 	}
-	if u.Claims == nil {
-		claims = ast.NewObject()
+	return o
+}
+
+func (p *plan) buildUser(u *User) (ast.Value, error) {
+	o := buildMembers(p.user, u)
+	if p.documents&docClaims == 0 {
+		return o, nil
 	}
-	o := ast.NewObjectWithCapacity(6)
-	insert(o, "id", ast.String(u.ID))
-	insert(o, "email", ast.String(u.Email))
-	insert(o, "email_verified", ast.Boolean(u.EmailVerified))
-	insert(o, "name", ast.String(u.Name))
-	insert(o, "groups", stringArray(u.Groups))
+	claims := ast.NewObjectWithCapacity(len(p.claims))
+	add := func(name string, claim any) error {
+		v, err := ast.InterfaceToValue(claim)
+		if err != nil {
+			return fmt.Errorf("input.user.claims[%q]: %w", name, err)
+		}
+		insert(claims, name, v)
+		return nil
+	}
+	if p.allClaims {
+		for name, claim := range u.Claims {
+			if err := add(name, claim); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, name := range p.claims {
+		if claim, ok := u.Claims[name]; ok {
+			if err := add(name, claim); err != nil {
+				return nil, err
+			}
+		}
+	}
 	insert(o, "claims", claims)
 	return o, nil
 }
 
-func buildSession(s *Session) ast.Value {
-	o := ast.NewObjectWithCapacity(6)
-	insert(o, "id", ast.String(s.ID))
-	insertTime(o, "created", s.Created)
-	insertTime(o, "expires", s.Expires)
-	insertTime(o, "auth_time", s.AuthTime)
-	insert(o, "amr", stringArray(s.AMR))
-	if s.ACR != "" {
-		insert(o, "acr", ast.String(s.ACR))
+func (p *plan) buildRequest(r *Request) (ast.Value, error) {
+	o := buildMembers(p.request, r)
+	if p.query {
+		query, err := buildQuery(r.Query)
+		if err != nil {
+			return nil, err
+		}
+		insert(o, "query", query)
 	}
-	return o
-}
-
-func buildRequest(r *Request) (ast.Value, error) {
-	query, err := buildQuery(r.Query)
-	if err != nil {
-		return nil, err
+	if p.documents&docHeaders == 0 {
+		return o, nil
 	}
-	o := ast.NewObjectWithCapacity(7)
-	insert(o, "method", ast.String(r.Method))
-	insert(o, "scheme", ast.String(r.Scheme))
-	insert(o, "host", ast.String(r.Host))
-	insert(o, "path", ast.String(r.Path))
-	insert(o, "client_ip", ast.String(r.ClientIP))
-	insert(o, "query", query)
-	insert(o, "headers", buildHeaders(r))
+	names := p.headers
+	if p.allHeaders && r.Names != nil {
+		names = r.Names()
+	}
+	headers := ast.NewObjectWithCapacity(len(names))
+	for _, name := range names {
+		if value, ok := r.header(name); ok {
+			insert(headers, name, ast.String(value))
+		}
+	}
+	insert(o, "headers", headers)
 	return o, nil
 }
 
-func buildHeaders(r *Request) ast.Value {
-	if r.Names == nil || r.Headers == nil {
-		return ast.NewObject()
+func (r *Request) header(name string) (string, bool) {
+	if r.Headers == nil {
+		return "", false
 	}
-	names := r.Names()
-	o := ast.NewObjectWithCapacity(len(names))
-	for _, name := range names {
-		if v, ok := r.Headers(name); ok {
-			insert(o, name, ast.String(v))
-		}
-	}
-	return o
+	return r.Headers(name)
 }
 
 // buildQuery decodes the query. What cannot be decoded, and what programs split differently (";"), is an error: the upstream might
@@ -101,7 +213,7 @@ func buildQuery(raw string) (ast.Value, error) {
 			continue
 		}
 		if strings.Contains(pair, ";") {
-			return nil, fmt.Errorf("request.query: %q holds a semicolon, which programs understand differently", clip(pair))
+			return nil, fmt.Errorf("input.request.query: %q holds a semicolon, which programs understand differently", clip(pair))
 		}
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
@@ -109,7 +221,7 @@ func buildQuery(raw string) (ast.Value, error) {
 			value, err = url.QueryUnescape(value)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("request.query: %q cannot be decoded", clip(pair))
+			return nil, fmt.Errorf("input.request.query: %q cannot be decoded", clip(pair))
 		}
 		values[name] = append(values[name], ast.StringTerm(value))
 	}
@@ -120,26 +232,18 @@ func buildQuery(raw string) (ast.Value, error) {
 	return o, nil
 }
 
-func buildRoute(r *Route) ast.Value {
-	labels := ast.NewObjectWithCapacity(len(r.Labels))
-	for name, value := range r.Labels {
-		insert(labels, name, ast.String(value))
-	}
-	o := ast.NewObjectWithCapacity(3)
-	insert(o, "name", ast.String(r.Name))
-	insert(o, "host", ast.String(r.Host))
-	insert(o, "labels", labels)
-	return o
-}
-
+// insert leaves an undefined member out.
 func insert(o ast.Object, key string, v ast.Value) {
-	o.Insert(ast.InternedTerm(key), ast.NewTerm(v))
+	if v != nil {
+		o.Insert(ast.InternedTerm(key), ast.NewTerm(v))
+	}
 }
 
-func insertTime(o ast.Object, key string, seconds int64) {
-	if seconds != 0 {
-		insert(o, key, ast.Number(strconv.FormatInt(seconds, 10)))
+func unixTime(seconds int64) ast.Value {
+	if seconds == 0 {
+		return nil
 	}
+	return ast.Number(strconv.FormatInt(seconds, 10))
 }
 
 func stringArray(list []string) ast.Value {

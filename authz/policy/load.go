@@ -2,14 +2,17 @@ package policy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/version"
 
 	"doorward/authz/config"
 )
@@ -20,35 +23,38 @@ const libraryRoot = "doorward"
 // Load reads and compiles. Its error is a config.Problems with every problem found, each with file and line.
 func Load(ctx context.Context, c Config) (*Set, error) {
 	sources, problems := readAll(c.Paths)
-	set, more := load(ctx, sources, c)
+	set, more := load(ctx, sources, c.Timeout)
 	if problems = append(problems, more...); len(problems) > 0 {
-		return nil, problems
+		return nil, sorted(problems)
 	}
 	return set, nil
 }
 
-// load compiles what was read.
-func load(ctx context.Context, sources []source, c Config) (*Set, config.Problems) {
+// load compiles what was read. OPA's compiler sees text that anybody may have written, so a panic of it is a problem like others.
+func load(ctx context.Context, sources []source, timeout time.Duration) (set *Set, problems config.Problems) {
+	defer func() {
+		if r := recover(); r != nil {
+			set, problems = nil, append(problems, problem("", fmt.Sprintf("the policies cannot be compiled: %v", r)))
+		}
+	}()
 	modules, problems := parseAll(sources)
-	if len(problems) > 0 {
+	compiler, problems := compileAll(modules, problems, sources)
+	if compiler == nil {
 		return nil, problems
 	}
-	compiler, problems := compile(modules)
-	if len(problems) > 0 {
-		return nil, problems
-	}
+	problems = append(problems, checkRefs(compiler, knownNames(modules))...)
 	store := inmem.New()
-	txn, err := store.NewTransaction(ctx, storage.TransactionParams{})
+	txn, err := store.NewTransaction(ctx)
 	if err != nil {
-		return nil, config.Problems{{Message: err.Error()}}
+		return nil, append(problems, problem("", err.Error()))
 	}
-	s := &Set{compiler: compiler, store: store, txn: txn, timeout: c.Timeout, policies: map[string]*Policy{}}
+	s := &Set{compiler: compiler, store: store, txn: txn, timeout: timeout, policies: map[string]*Policy{}}
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
 	}
 	s.policies[config.PolicyPublic] = builtinPolicy(config.PolicyPublic, public)
 	s.policies[config.PolicyAnyAuthenticatedUser] = builtinPolicy(config.PolicyAnyAuthenticatedUser, anyUser)
-	return s, s.prepareAll(sources)
+	return s, append(problems, s.prepareAll(sources)...)
 }
 
 // Policy returns the built-in or the Rego package that a route names. The error of an unknown name says which names there are.
@@ -57,14 +63,11 @@ func (s *Set) Policy(name string) (*Policy, error) {
 		return p, nil
 	}
 	names := s.Names()
-	hint := ""
-	if near := nearest(name, names); near != "" {
-		hint = fmt.Sprintf("; did you mean %q?", near)
+	list := strings.Join(names, ", ") + didYouMean(name, names)
+	if len(s.compiler.GetRulesWithPrefix(packageRef(name))) > 0 {
+		return nil, fmt.Errorf("package %s has no rule `allow`, so it is no policy; there are: %s", name, list)
 	}
-	if ref := packageRef(name); len(s.compiler.GetRulesWithPrefix(ref)) > 0 && !strings.HasPrefix(name+".", libraryRoot+".") {
-		return nil, fmt.Errorf("package %s has no rule `allow`, so it cannot be a route's policy; there are: %s%s", name, strings.Join(names, ", "), hint)
-	}
-	return nil, fmt.Errorf("there is no policy %q; there are: %s%s", name, strings.Join(names, ", "), hint)
+	return nil, fmt.Errorf("there is no policy %q; there are: %s", name, list)
 }
 
 // Names are the built-ins and the packages that a route can name, sorted.
@@ -72,42 +75,75 @@ func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
 // prepareAll makes a Policy of every package outside the library that has a rule `allow`.
 func (s *Set) prepareAll(sources []source) (problems config.Problems) {
+	texts := map[string]string{}
+	for _, src := range sources {
+		texts[src.file] = src.text
+	}
 	for _, m := range s.compiler.Modules {
-		ref := m.Package.Path
-		name := packageName(ref)
-		if s.policies[name] != nil || isLibrary(ref) || len(s.compiler.GetRulesExact(entry(ref, "allow"))) == 0 {
+		pkg := m.Package.Path
+		name := packageName(pkg)
+		if s.policies[name] != nil || isLibrary(pkg) || len(s.compiler.GetRulesExact(entry(pkg, "allow"))) == 0 {
 			continue
 		}
-		p, err := s.prepare(name, ref)
-		if err != nil {
-			problems = append(problems, config.Problem{Position: position(m.Package.Location), Message: err.Error()})
-			continue
-		}
-		p.digest = digest(sources)
+		p, faults := s.prepare(name, pkg, texts)
+		problems = append(problems, faults...)
 		s.policies[name] = p
 	}
 	return problems
 }
 
-// prepare compiles the one query that evaluates the rules of the contract, and only those: each in an array, so that an undefined one
-// leaves the others alone.
-func (s *Set) prepare(name string, ref ast.Ref) (*Policy, error) {
+// prepare checks the rules of the contract, follows what they read, and compiles the one query that evaluates them.
+func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string) (*Policy, config.Problems) {
+	problems := checkRules(s.compiler, pkg)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	var entries []ast.Ref
 	var query ast.Body
 	value := ast.VarTerm("value")
-	for _, rule := range outcomes {
-		rules := s.compiler.GetRulesExact(entry(ref, rule))
-		if len(rules) == 0 {
+	for _, o := range outcomes {
+		ref := entry(pkg, o.name)
+		if len(s.compiler.GetRulesExact(ref)) == 0 {
 			continue
 		}
-		body := ast.NewBody(ast.Equality.Expr(value, ast.NewTerm(entry(ref, rule))))
-		query.Append(ast.Equality.Expr(ast.VarTerm(rule), ast.ArrayComprehensionTerm(value, body)))
+		entries = append(entries, ref)
+		// In an array, an undefined rule leaves the others alone.
+		body := ast.NewBody(ast.Equality.Expr(value, ast.NewTerm(ref)))
+		query.Append(ast.Equality.Expr(ast.VarTerm(o.name), ast.ArrayComprehensionTerm(value, body)))
 	}
+	a := analyse(s.compiler, entries)
 	qc := s.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {
-		return nil, err
+		return nil, problemsOf("", err, nil)
 	}
-	return &Policy{name: name, set: s, query: compiled, qc: qc}, nil
+	return &Policy{
+		name:   name,
+		digest: digest(name, a.rules, texts),
+		set:    s,
+		query:  compiled,
+		qc:     qc,
+		reads:  a.reads.result(),
+		plan:   newPlan(&a.reads),
+	}, a.problems
+}
+
+func builtinPolicy(name string, k kind) *Policy {
+	return &Policy{name: name, kind: k, digest: digest(name, nil, nil)}
+}
+
+// digest hashes the policy's name, the version of OPA, and the files of all rules that it can reach.
+func digest(name string, rules []*ast.Rule, texts map[string]string) string {
+	parts := map[string]bool{}
+	for _, r := range rules {
+		parts[texts[r.Location.File]] = true
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "doorward policy 1\n%s\n%s\n", version.Version, name)
+	for _, text := range slices.Sorted(maps.Keys(parts)) {
+		fmt.Fprintf(h, "%d\n%s", len(text), text)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func entry(pkg ast.Ref, rule string) ast.Ref { return pkg.Append(ast.StringTerm(rule)) }

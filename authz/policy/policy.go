@@ -97,6 +97,8 @@ type Policy struct {
 	set    *Set
 	query  ast.Body
 	qc     ast.QueryCompiler
+	reads  Reads
+	plan   *plan
 }
 
 // kind tells the built-ins, which evaluate nothing, from Rego.
@@ -113,6 +115,9 @@ func (p *Policy) Name() string { return p.name }
 
 // Digest is a hash of all that decides: the package, everything that it refers to, and the helpers. 64 hexadecimal digits.
 func (p *Policy) Digest() string { return p.digest }
+
+// Reads is what the policy can read. It is shared and must not be changed.
+func (p *Policy) Reads() Reads { return p.reads }
 
 // Decide evaluates the policy. It never panics and takes at most the configured timeout.
 func (p *Policy) Decide(ctx context.Context, in *Input) Decision {

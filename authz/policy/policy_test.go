@@ -12,11 +12,11 @@ func loadText(t testing.TB, text string) *Set {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.rego")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%#v", err)
 	}
 	s, err := Load(context.Background(), Config{Paths: []string{file}})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%#v", err)
 	}
 	return s
 }
@@ -41,7 +41,7 @@ headers := {"X-User": input.user.email, "x-groups": input.user.groups}
 `)
 	p, err := s.Policy("grafana")
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%#v", err)
 	}
 	t.Logf("%+v", p.Decide(t.Context(), alice()))
 }

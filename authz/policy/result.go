@@ -9,6 +9,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/types"
 )
 
 // Bounds of what a policy may answer. Upstreams commonly refuse more than 8 KiB of headers in all.
@@ -19,33 +20,39 @@ const (
 	maxHeaderBytes = 16 << 10 // names and values together
 )
 
-// outcomes are the rules of the contract, in the order in which they are evaluated.
-var outcomes = []string{"allow", "deny", "claims", "headers", "response_headers"}
+// outcome is one rule of the contract.
+type outcome struct {
+	name  string
+	check func(types.Type) string          // at load: what is wrong with its type, "" when nothing is known to be
+	read  func(ast.Value, *Decision) error // at run time
+}
 
-// decision reads the query's result: for each rule an array that is empty where the rule is absent or undefined.
+// outcomes are the rules of the contract, in the order in which they are read.
+var outcomes = []outcome{
+	{"allow", checkAllow, readAllow},
+	{"deny", checkDeny, readDeny},
+	{"claims", checkClaims, readClaims},
+	{"headers", checkHeaders(checkRequestHeader), readHeaders},
+	{"response_headers", checkHeaders(checkResponseHeader), readResponseHeaders},
+}
+
+// decision reads the query's result: for each rule that the policy has an array, which is empty where the rule is undefined.
 func decision(result topdown.QueryResult) (Decision, error) {
 	var d Decision
-	read := map[string]func(ast.Value, *Decision) error{
-		"allow":            readAllow,
-		"deny":             readDeny,
-		"claims":           readClaims,
-		"headers":          readHeaders,
-		"response_headers": readResponseHeaders,
-	}
-	for _, name := range outcomes {
-		term, ok := result[ast.Var(name)]
+	for _, o := range outcomes {
+		term, ok := result[ast.Var(o.name)]
 		if !ok {
 			continue
 		}
 		list, ok := term.Value.(*ast.Array)
 		if !ok {
-			return Decision{}, fmt.Errorf("%s: unexpected result %s", name, term)
+			return Decision{}, fmt.Errorf("%s: unexpected result %s", o.name, term)
 		}
 		if list.Len() == 0 {
 			continue
 		}
-		if err := read[name](list.Elem(0).Value, &d); err != nil {
-			return Decision{}, fmt.Errorf("%s: %w", name, err)
+		if err := o.read(list.Elem(0).Value, &d); err != nil {
+			return Decision{}, fmt.Errorf("%s: %w", o.name, err)
 		}
 	}
 	d.Allow = d.Allow && len(d.Reasons) == 0
