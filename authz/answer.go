@@ -24,7 +24,7 @@ const (
 	optionHeader       = 1 // core.v3.HeaderValue
 	optionAppendAction = 3
 	valueKey           = 1
-	valueRaw           = 3
+	valueText          = 2
 
 	overwriteIfExistsOrAdd = 2 // HeaderValueOption.HeaderAppendAction
 	permissionDenied       = 7 // google.rpc.Code
@@ -81,10 +81,10 @@ func options(b []byte, field protowire.Number, headers map[string]string) []byte
 	return b
 }
 
-// headerOption appends a HeaderValueOption that replaces whatever the client sent under that name. The value is passed as bytes,
-// since a client's may not be UTF-8.
+// headerOption appends a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
+// not read raw_value in answers, and takes an answer whose strings are something else for none at all.
 func headerOption(b []byte, name, value string) []byte {
-	header := stringField(stringField(nil, valueKey, name), valueRaw, value)
+	header := stringField(stringField(nil, valueKey, name), valueText, value)
 	b = bytesField(b, optionHeader, header)
 	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
 }

@@ -8,18 +8,18 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Codec hands the service the bytes of Envoy's question and sends the bytes of its answer, in place of building either as generated
-// messages. A gRPC server that has the service must be made with grpc.ForceServerCodecV2(authz.Codec{}) and have no other.
-type Codec struct{}
+// codec hands the service the bytes of Envoy's question and sends the bytes of its answer, in place of building either as generated
+// messages.
+type codec struct{}
 
 // wire is a message in its encoded form.
 type wire struct{ text string }
 
 // Name is the content subtype that Envoy asks for.
-func (Codec) Name() string { return "proto" }
+func (codec) Name() string { return "proto" }
 
 // Unmarshal copies the message once, since gRPC takes its buffers back.
-func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	w, ok := v.(*wire)
 	if !ok {
 		return fmt.Errorf("authz: decode %T: this server has only the authorization service", v)
@@ -31,7 +31,7 @@ func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // Marshal sends the bytes as they are.
-func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	b, ok := v.([]byte)
 	if !ok {
 		return nil, fmt.Errorf("authz: encode %T: this server has only the authorization service", v)
@@ -39,14 +39,20 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
 
-// Register adds the service envoy.service.auth.v3.Authorization to a gRPC server with Codec.
-func (s *Server) Register(g *grpc.Server) {
+// streamWorkers are the goroutines that answer checks. They live on, so that the stack that evaluating a policy needs is grown once and
+// not for each request; when all are busy, gRPC starts a goroutine of its own.
+const streamWorkers = 16
+
+// NewGRPC returns a gRPC server that has the service envoy.service.auth.v3.Authorization and, because of codec, no other.
+func (s *Server) NewGRPC() *grpc.Server {
+	g := grpc.NewServer(grpc.ForceServerCodecV2(codec{}), grpc.NumStreamWorkers(streamWorkers))
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.auth.v3.Authorization",
 		HandlerType: (*any)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handleCheck}},
 		Metadata:    "envoy/service/auth/v3/external_auth.proto",
 	}, s)
+	return g
 }
 
 func handleCheck(server any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {

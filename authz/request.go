@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"doorward/authz/session"
 )
@@ -149,13 +150,13 @@ func (r *request) first(name string) (value string, ok bool) {
 	return value, count == 1
 }
 
-// withoutOurs returns a Cookie header's value without our cookies, every other byte of it kept.
+// withoutOurs returns a Cookie header's value without our cookies. What is not UTF-8 is left out too, since an answer cannot carry it.
 func withoutOurs(value string) string {
 	kept := make([]string, 0, 8)
 	for pair := range strings.SplitSeq(value, ";") {
 		trimmed := strings.Trim(pair, " \t")
 		name, _, _ := strings.Cut(trimmed, "=")
-		if trimmed != "" && !ours(name) {
+		if trimmed != "" && !ours(name) && utf8.ValidString(trimmed) {
 			kept = append(kept, trimmed)
 		}
 	}

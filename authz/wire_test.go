@@ -121,7 +121,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add("x-team", "blue", "a=1", "x-webauth-user")
 	f.Add("", "\xff", "\x00", "")
 	f.Fuzz(func(t *testing.T, name, value, cookie, remove string) {
-		p := &permission{set: map[string]string{strings.ToValidUTF8(name, ""): value}, cookie: cookie, remove: []string{strings.ToValidUTF8(remove, "")}}
+		p := &permission{set: map[string]string{strings.ToValidUTF8(name, ""): strings.ToValidUTF8(value, "")}, cookie: strings.ToValidUTF8(cookie, ""), remove: []string{strings.ToValidUTF8(remove, "")}}
 		m := new(authv3.CheckResponse)
 		if err := proto.Unmarshal(p.encode(), m); err != nil {
 			t.Fatal(err)

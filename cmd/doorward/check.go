@@ -68,7 +68,11 @@ func check(ctx context.Context, path string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := cert.NewSource(c, cert.Placeholder())
+	ca, err := cert.Placeholder()
+	if err != nil {
+		return nil, err
+	}
+	source, err := cert.NewSource(c, ca)
 	if err != nil {
 		return nil, err
 	}

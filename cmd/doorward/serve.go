@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"doorward/authz"
 	"doorward/authz/admin"
 	"doorward/authz/config"
 	"doorward/envoy"
@@ -140,13 +139,11 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	)
 }
 
-// serveGRPC opens the sockets of the services that Envoy calls. The authorization service has a server of its own, for its codec.
+// serveGRPC opens the sockets of the services that Envoy calls.
 func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string) error {
-	checks := grpc.NewServer(grpc.ForceServerCodecV2(authz.Codec{}))
-	p.authz.Register(checks)
 	control := grpc.NewServer()
 	p.xds.Register(control)
-	for name, server := range map[string]*grpc.Server{"authz.sock": checks, "xds.sock": control, "streams.sock": grpc.NewServer()} {
+	for name, server := range map[string]*grpc.Server{"authz.sock": p.authz.NewGRPC(), "xds.sock": control, "streams.sock": grpc.NewServer()} {
 		l, err := unixSocket(filepath.Join(dir, name), 0o666)
 		if err != nil {
 			return err
