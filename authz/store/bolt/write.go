@@ -18,7 +18,7 @@ import (
 type request struct {
 	ctx     context.Context
 	ops     []store.Op
-	records []record // what the ops write, nil for a deletion or a guard
+	records []record // what the ops write, nil for a deletion
 	reply   chan result
 }
 
@@ -34,7 +34,7 @@ func (s *Store) Apply(ctx context.Context, ops ...store.Op) (store.Version, erro
 	}
 	r := &request{ctx: ctx, ops: append([]store.Op(nil), ops...), records: make([]record, len(ops)), reply: make(chan result, 1)}
 	for i, op := range ops {
-		if op.Value != nil && !op.Guard {
+		if op.Value != nil {
 			r.records[i] = newRecord(op.Value, op.Expires)
 		}
 	}
