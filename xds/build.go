@@ -86,16 +86,30 @@ func matchClass(r config.Route) int {
 
 // addSite adds what belongs to one host: route configuration, scope, certificate, and the clusters of its routes.
 func addSite(out *Resources, in Input, s site) error {
-	routes, err := routeConfiguration(in, s)
-	errs := []error{err}
-	if err == nil {
-		errs = append(errs, out.add(routeKind, s.host, routes))
-	}
-	errs = append(errs, out.add(scopeKind, s.host, scope(s.host)), addSecret(out, in, s.host))
+	errs := []error{addSecret(out, in, s.host)}
+	targets := make(map[string][]target, len(s.routes))
 	for _, r := range s.routes {
-		if err := addClusters(out, r); err != nil {
-			errs = append(errs, fmt.Errorf("route %q: %w", r.Name, err))
+		ts, err := targetsOf(r)
+		if err == nil {
+			err = addClusters(out, ts)
 		}
+		targets[r.Name] = ts
+		errs = append(errs, inRoute(r, err))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	routes, err := routeConfiguration(in, s, targets)
+	if err != nil {
+		return err
+	}
+	return errors.Join(out.add(routeKind, s.host, routes), out.add(scopeKind, s.host, scope(s.host)))
+}
+
+// inRoute says where an error comes from.
+func inRoute(r config.Route, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("route %q: %w", r.Name, err)
 }

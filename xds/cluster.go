@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"doorward/authz/config"
@@ -49,6 +50,23 @@ type upstream struct {
 	skipVerify bool
 	ca         []byte // PEM; the system's roots when nil
 	cert, key  []byte // PEM; of the client
+}
+
+// target is one of a route's upstreams with its share of the requests.
+type target struct {
+	upstream
+	weight uint32
+}
+
+func targetsOf(r config.Route) ([]target, error) {
+	var targets []target
+	var errs []error
+	for _, t := range r.To {
+		u, err := upstreamOf(r, t)
+		errs = append(errs, err)
+		targets = append(targets, target{u, t.Weight})
+	}
+	return targets, errors.Join(errs...)
 }
 
 // upstreamOf reads what a route says about one of its targets, and the files that it names.
@@ -119,7 +137,7 @@ func (u upstream) name() string {
 // hostHeader is the upstream's own name as a Host header has it: with the port when it is not the scheme's.
 func (u upstream) hostHeader() string {
 	if u.tls && u.port == 443 || !u.tls && u.port == 80 {
-		if net.ParseIP(u.host).To4() == nil && net.ParseIP(u.host) != nil {
+		if strings.Contains(u.host, ":") {
 			return "[" + u.host + "]"
 		}
 		return u.host
@@ -127,25 +145,15 @@ func (u upstream) hostHeader() string {
 	return net.JoinHostPort(u.host, strconv.Itoa(u.port))
 }
 
-// clusterName is the name of the cluster that a route's target is reached by.
-func clusterName(r config.Route, t config.Target) (string, error) {
-	u, err := upstreamOf(r, t)
-	return u.name(), err
-}
-
 // addClusters adds the clusters of a route's targets. Routes with the same upstream share one.
-func addClusters(out *Resources, r config.Route) error {
+func addClusters(out *Resources, targets []target) error {
 	var errs []error
-	for _, t := range r.To {
-		u, err := upstreamOf(r, t)
-		if err != nil {
-			continue // the route configuration reports it
-		}
-		c, err := u.cluster()
+	for _, t := range targets {
+		c, err := t.cluster()
 		if err == nil {
-			err = out.add(clusterKind, u.name(), c)
+			err = out.add(clusterKind, t.name(), c)
 		}
-		errs = append(errs, wrap(t.URL.String(), err))
+		errs = append(errs, wrap(t.name(), err))
 	}
 	return errors.Join(errs...)
 }

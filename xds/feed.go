@@ -59,6 +59,9 @@ func (f *feed) wants(name string) bool {
 func (f *feed) mark(name string, res *resource) {
 	f.forgetDue(name)
 	held := f.held[name]
+	if res == nil && held == nil {
+		delete(f.refused, name)
+	}
 	no, wasRefused := f.refused[name]
 	switch {
 	case !f.wants(name) || wasRefused && no.version == res.hash():

@@ -27,7 +27,7 @@ const (
 func secureManager(c *config.Config) *hcmv3.HttpConnectionManager {
 	m := baseManager(c, httpsListener)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scopedRoutes()}
-	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{identityStripper(c.JWT.Header)}
+	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{identityStripper(c)}
 	m.HttpFilters = []*hcmv3.HttpFilter{authzFilter(), routerFilter()}
 	// Off for every route but those that turn it on.
 	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{
@@ -62,9 +62,12 @@ func baseManager(c *config.Config, name string) *hcmv3.HttpConnectionManager {
 
 		UseRemoteAddress:  wrapperspb.Bool(true),
 		XffNumTrustedHops: c.Edge.TrustedHops,
-		// No client is internal, whatever its address: x-envoy-* headers are believed from nobody.
-		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
-		GenerateRequestId:     wrapperspb.Bool(true),
+		// No client is internal, whatever its address: x-envoy-* headers are believed from nobody. An empty list would
+		// stand for every private address; the broadcast address is no client's.
+		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{
+			CidrRanges: []*corev3.CidrRange{{AddressPrefix: "255.255.255.255", PrefixLen: wrapperspb.UInt32(32)}},
+		},
+		GenerateRequestId: wrapperspb.Bool(true),
 
 		RequestHeadersTimeout: durationpb.New(requestHeadersTimeout),
 		StreamIdleTimeout:     durationpb.New(streamIdle),

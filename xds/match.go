@@ -14,7 +14,8 @@ import (
 // ambiguousPath matches a :path in which a path parameter (";x") stands where ignoring it could change which route is
 // matched. Envoy ignores everything from the first semicolon on, while an application that knows parameters ignores
 // only up to the next slash and then resolves dots: "/public;x/admin" is "/public" to the one and "/public/admin" to the
-// other, and "/a/b/..;x" is "/a/" to the other. At the end of an ordinary segment a parameter is harmless.
+// other, and "/a/b/%2e%2e;x" is "/a/" to the other. (Envoy itself resolves "..;x", for both.) At the end of an ordinary
+// segment a parameter is harmless.
 const ambiguousPath = `[^?;]*(;[^?]*/.*|/(\.|%2[eE]){1,2};.*)`
 
 // guards come before every other route of a host: a request whose TLS handshake was for another host, as a browser
@@ -91,12 +92,9 @@ func redirectPrefix(r config.Route, action *routev3.RedirectAction) {
 	action.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: prefix}
 }
 
-// newPrefix puts to in the place of the matched prefix, with exactly one slash before the rest. Envoy replaces the matched
+// newPrefix puts to in the place of the matched prefix, with exactly one slash before the rest. Only routes by prefix have one. Envoy replaces the matched
 // text as it stands: "/grafana" by "/" would make "//x" of "/grafana/x", and "/" by "/app" "/appx" of "/x".
 func newPrefix(r config.Route, to string) (prefix string, regex *matcherv3.RegexMatchAndSubstitute) {
-	if matchClass(r) != prefixClass {
-		return to, nil // the whole path is what was matched
-	}
 	from := cleanPrefix(r)
 	if from == "" {
 		return strings.TrimRight(to, "/") + "/", nil

@@ -40,15 +40,12 @@ func scope(host string) *routev3.ScopedRouteConfiguration {
 
 // routeConfiguration is everything about one host: guards, Doorward's own paths, the host's routes in the order in which
 // they are matched, and a 404. The scope has fixed the host, so that one virtual host takes all.
-func routeConfiguration(in Input, s site) (*routev3.RouteConfiguration, error) {
+func routeConfiguration(in Input, s site, targets map[string][]target) (*routev3.RouteConfiguration, error) {
 	routes := append(guards(s.host), ownRoutes(in.Config.Paths)...)
 	var errs []error
 	for _, r := range s.routes {
-		route, err := route(r, in.Revision(r.Name))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("route %q: %w", r.Name, err))
-			continue
-		}
+		route, err := route(r, in.Revision(r.Name), targets[r.Name])
+		errs = append(errs, inRoute(r, err))
 		routes = append(routes, route)
 	}
 	if len(s.routes) == 0 {
@@ -125,7 +122,7 @@ func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
 }
 
 // route is one route of the configuration, in the revision that ext_authz is to decide by.
-func route(r config.Route, revision string) (*routev3.Route, error) {
+func route(r config.Route, revision string, targets []target) (*routev3.Route, error) {
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   match(r),
@@ -140,12 +137,8 @@ func route(r config.Route, revision string) (*routev3.Route, error) {
 		out.Action = directResponse(uint32(r.Response.Status), r.Response.Body)
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
-	case len(r.To) > 0:
-		action, err := forward(r)
-		if err != nil {
-			return nil, err
-		}
-		out.Action = &routev3.Route_Route{Route: action}
+	case len(targets) > 0:
+		out.Action = &routev3.Route_Route{Route: forward(r, targets)}
 	default:
 		return nil, errors.New("has none of to, redirect and response")
 	}
@@ -153,7 +146,7 @@ func route(r config.Route, revision string) (*routev3.Route, error) {
 }
 
 // forward sends the request to the route's upstreams.
-func forward(r config.Route) (*routev3.RouteAction, error) {
+func forward(r config.Route, targets []target) *routev3.RouteAction {
 	action := &routev3.RouteAction{Timeout: durationpb.New(routeTimeout)}
 	if r.Timeout != nil {
 		action.Timeout = durationpb.New(time.Duration(*r.Timeout))
@@ -168,23 +161,20 @@ func forward(r config.Route) (*routev3.RouteAction, error) {
 	}
 	rewritePath(r, action)
 	rewriteHost(r, action)
-	return action, sendTo(r, action)
+	sendTo(targets, action)
+	return action
 }
 
 // sendTo names the clusters of the route's targets, with their weights.
-func sendTo(r config.Route, action *routev3.RouteAction) error {
+func sendTo(targets []target, action *routev3.RouteAction) {
 	weights := make(map[string]uint32)
-	for _, t := range r.To {
-		name, err := clusterName(r, t)
-		if err != nil {
-			return err
-		}
-		weights[name] += t.Weight
+	for _, t := range targets {
+		weights[t.name()] += t.weight
 	}
 	names := slices.Sorted(maps.Keys(weights))
 	if len(names) == 1 {
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: names[0]}
-		return nil
+		return
 	}
 	weighted := new(routev3.WeightedCluster)
 	for _, name := range names {
@@ -194,7 +184,6 @@ func sendTo(r config.Route, action *routev3.RouteAction) error {
 		})
 	}
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
-	return nil
 }
 
 // rewriteHost says which Host the upstream sees: its own name, the route's, or the client's. The client's is written out,
@@ -247,18 +236,19 @@ func setHeaders(values map[string]string) []*corev3.HeaderValueOption {
 // redirects is the route configuration of the plain listener: each known host is sent to its own https address, with
 // method and path kept; any other is 421, so that nobody is sent to a name that we do not serve.
 func redirects(sites []site) *routev3.RouteConfiguration {
-	hosts := make(map[int][]string)
+	hosts := make(map[uint32][]string)
 	for _, s := range sites {
-		hosts[s.origin.Port()] = append(hosts[s.origin.Port()], s.host)
+		port := publicPort(s.origin)
+		hosts[port] = append(hosts[port], s.host)
 	}
 	out := &routev3.RouteConfiguration{Name: httpRoutes}
 	for _, port := range slices.Sorted(maps.Keys(hosts)) {
 		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
-			Name:    fmt.Sprintf("https-%d", port),
+			Name:    fmt.Sprintf("https-%d", cmp.Or(port, 443)),
 			Domains: hosts[port],
 			Routes: []*routev3.Route{{Match: anyPath(), Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
 				SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
-				PortRedirect:           uint32(port),
+				PortRedirect:           port,
 				ResponseCode:           routev3.RedirectAction_PERMANENT_REDIRECT,
 			}}}},
 		})
@@ -275,5 +265,5 @@ func publicPort(u config.URL) uint32 {
 	if u.Port() == 443 {
 		return 0
 	}
-	return uint32(cmp.Or(u.Port(), 443))
+	return uint32(u.Port())
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 
+	"doorward/authz/config"
+
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -16,8 +18,7 @@ import (
 // there by Doorward, a policy or the route. A final * stands for any rest. A hyphen stands for any character that is
 // neither letter nor digit, because applications behind CGI, WSGI and the like see X_User, X.User and X-User as one.
 //
-// Not here: x-forwarded-for and x-forwarded-proto in that very spelling, which Envoy itself sets by trusted_hops;
-// authorization and cookie, which are the application's own; x-http-method-override, which names no identity (a policy
+// Not here: x-forwarded-*, which stripPattern adds; authorization and cookie, which are the application's own; x-http-method-override, which names no identity (a policy
 // that allows by method should deny it).
 var strippedHeaders = []string{
 	// Doorward's own, and the names that its configuration shares with the proxy it can stand in for.
@@ -41,25 +42,31 @@ var strippedHeaders = []string{
 	"front-end-https", "x-envoy-*",
 }
 
-// forwardedFamily is x-forwarded-* in any spelling but for the two headers that Envoy sets, by exact name.
-var forwardedFamily = "x-forwarded-(" + otherThan("for", "proto") + ")|" +
-	"x[^a-z0-9-]forwarded[^a-z0-9].*|x-forwarded[^a-z0-9-].*"
+// forwardedFamily is x-forwarded-* in any spelling. Where proxies in front of Envoy are trusted, the two headers that Envoy
+// reads from them stay, by exact name. Envoy sets both itself, after the stripping.
+func forwardedFamily(trustedHops uint32) string {
+	if trustedHops == 0 {
+		return namePattern("x-forwarded-") + ".*"
+	}
+	return "x-forwarded-(" + otherThan("for", "proto") + ")|x[^a-z0-9-]forwarded[^a-z0-9].*|x-forwarded[^a-z0-9-].*"
+}
 
 // identityStripper removes what no client may say of itself, and then says which server name the TLS handshake asked for,
-// so that a route can compare it with the host. assertion is the header of the identity JWT.
-func identityStripper(assertion string) *corev3.TypedExtensionConfig {
+// so that a route can compare it with the host.
+func identityStripper(c *config.Config) *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{
 		Name: "envoy.http.early_header_mutation.header_mutation",
 		TypedConfig: mustPack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-			removeMatching(stripPattern(assertion)),
+			removeMatching(stripPattern(c.JWT.Header, c.Edge.TrustedHops)),
 			{Action: &mutationv3.HeaderMutation_Append{Append: formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")}},
 		}}),
 	}
 }
 
-// stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case.
-func stripPattern(assertion string) string {
-	parts := []string{forwardedFamily, namePattern(regexp.QuoteMeta(strings.ToLower(assertion)))}
+// stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case. assertion
+// is the header of the identity JWT.
+func stripPattern(assertion string, trustedHops uint32) string {
+	parts := []string{forwardedFamily(trustedHops), namePattern(regexp.QuoteMeta(strings.ToLower(assertion)))}
 	for _, name := range strippedHeaders {
 		parts = append(parts, strings.ReplaceAll(namePattern(name), "*", ".*"))
 	}
