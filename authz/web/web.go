@@ -1,7 +1,9 @@
 // Package web makes the pages that a person sees: denied, user, signed out, error, and the small ones of sign-in.
 //
 // Pages are rendered from embedded templates with html/template, ask for nothing from outside, and carry their own strict
-// Content-Security-Policy. The package decides nothing and reads no request.
+// Content-Security-Policy. Text that came from a provider, a policy or a client is escaped, isolated from the direction of the
+// text around it, and cut to a bounded length. The package decides nothing and reads no request: in particular it does not judge
+// the URLs that it is given.
 package web
 
 import "time"
@@ -13,13 +15,16 @@ type Person struct {
 	Groups []string
 }
 
+// Known says whether there is somebody.
+func (p Person) Known() bool { return p.Name != "" || p.Email != "" }
+
 // Denied is the 403 page.
 type Denied struct {
 	Host       string
 	Person     Person
 	Reasons    []string // of the policy, may be empty
 	DecisionID string
-	SignOutURL string
+	SignOutURL string // "" for no link; not shown to nobody
 }
 
 // User is the page at the prefix: who you are.
@@ -36,7 +41,7 @@ type User struct {
 // SignedOut says that the sign-out is done.
 type SignedOut struct {
 	Host    string
-	HomeURL string
+	HomeURL string // where "sign in again" leads; "" for no link
 }
 
 // SignOut asks before signing out, for a request that came from another site.
@@ -45,8 +50,36 @@ type SignOut struct {
 	Action string // where the form posts to
 }
 
+// Continue goes on to another URL by itself and without a script. It stands between a form and a redirect to another origin, which
+// form-action would not let through (CSP Level 3, section 6.4.1).
+type Continue struct {
+	Host    string
+	Title   string
+	Message string
+	URL     string
+}
+
+// SignIn goes on to the sign-in by a script, since only a script can see the fragment of the address. When there is a fragment, or
+// the return URL is longer than Limit, the script keeps both in the tab's sessionStorage and goes to KeepURL followed by the name
+// of what it kept (32 hexadecimal digits); otherwise, and without scripts, it goes to ContinueURL.
+type SignIn struct {
+	Host        string
+	Return      string // path and query on this host
+	Limit       int    // bytes
+	ContinueURL string
+	KeepURL     string
+}
+
+// Return takes up what SignIn kept, whose name it finds in the query parameter "attempt", and goes there; to HomeURL when there is
+// nothing. It never leaves the origin.
+type Return struct {
+	Host    string
+	HomeURL string
+}
+
 // Error is any page that says something went wrong: what, and what to do about it.
 type Error struct {
+	Host      string // "" when it is not known
 	Status    int
 	Title     string
 	Message   string
@@ -55,22 +88,10 @@ type Error struct {
 	RetryURL  string // "" for none
 }
 
-// Page is a rendered page: an HTML body and the headers to send with it (Content-Type, Content-Security-Policy, Cache-Control,
-// X-Content-Type-Options, Referrer-Policy).
+// Page is a rendered page: an HTML body in UTF-8 and the headers to send with it (Content-Type, Content-Security-Policy,
+// Cache-Control, X-Content-Type-Options, Referrer-Policy). The caller owns it.
 type Page struct {
 	Status int
 	Header map[string]string
 	Body   []byte
 }
-
-// Pages renders. It is immutable and safe for concurrent use.
-type Pages struct{}
-
-// New parses the templates.
-func New() (*Pages, error) { panic("unwritten") }
-
-func (p *Pages) Denied(d Denied) Page       { panic("unwritten") }
-func (p *Pages) User(u User) Page           { panic("unwritten") }
-func (p *Pages) SignedOut(s SignedOut) Page { panic("unwritten") }
-func (p *Pages) SignOut(s SignOut) Page     { panic("unwritten") }
-func (p *Pages) Error(e Error) Page         { panic("unwritten") }
