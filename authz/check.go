@@ -87,6 +87,9 @@ func (v verdict) because(o outcome, cause error) verdict {
 	return v
 }
 
+// lastMoment of a session is too short for a JWT that an upstream would still accept.
+const lastMoment = time.Second
+
 // find returns the request's session, or nil when it has none.
 func (s *Server) find(ctx context.Context, req *request) (*session.Session, error) {
 	if req.cookie == "" {
@@ -94,6 +97,9 @@ func (s *Server) find(ctx context.Context, req *request) (*session.Session, erro
 	}
 	found, err := s.Sessions.Find(ctx, req.cookie, req.host)
 	if errors.Is(err, session.ErrNone) {
+		return nil, nil
+	}
+	if err == nil && found.Expires.Sub(s.Now()) < lastMoment {
 		return nil, nil
 	}
 	return found, err

@@ -52,7 +52,27 @@ func parseRequest(in string) (*request, error) {
 	if !strings.HasPrefix(req.path, "/") {
 		return req, fmt.Errorf("path %q does not begin with a slash", clip(req.path))
 	}
+	if err := req.checkConnection(); err != nil {
+		return req, err
+	}
 	return req, req.findCookie()
+}
+
+// checkConnection refuses an upgrade whose Connection header names more than the upgrade. Envoy passes that header on with an upgrade, and a
+// proxy behind it would drop what it names (RFC 9110, section 7.6.1): our assertion, for example.
+func (r *request) checkConnection() error {
+	if _, upgrade := r.visible("upgrade"); !upgrade {
+		return nil
+	}
+	connection, _ := r.visible("connection")
+	for token := range strings.SplitSeq(connection, ",") {
+		switch lower(strings.Trim(token, " \t")) {
+		case "", "upgrade", "keep-alive", "close", "http2-settings":
+		default:
+			return fmt.Errorf("an upgrade whose Connection header names %q", clip(token))
+		}
+	}
+	return nil
 }
 
 // findCookie sets the value of our cookie. A browser never sends two: they would be somebody's attempt to have one checked and the

@@ -27,20 +27,12 @@ func (s *Server) answer(ctx context.Context, req *request, v verdict, start time
 	return d.encode()
 }
 
-// allow carries the identity and the policy's headers to the upstream, and takes away what only Doorward may set or see.
+// allow carries the identity and the policy's headers to the upstream, and takes our cookies away. Identity headers that a client sent are
+// gone before Envoy asks: xds has them removed from every request, on routes without a check too.
 func allow(req *request, v verdict) *permission {
 	p := &permission{set: v.decision.Headers, responseSet: v.decision.ResponseHeaders}
 	if v.jwt != nil {
 		p.identity = v.jwt.option
-	}
-	for _, h := range req.headers {
-		if !config.IsIdentityHeader(h.name, v.route.edge.header) {
-			continue
-		}
-		_, replaced := p.set[h.name]
-		if !replaced && (v.jwt == nil || h.name != v.route.edge.header) {
-			p.remove = append(p.remove, h.name)
-		}
 	}
 	switch cookie, change := req.upstreamCookie(); {
 	case change && cookie == "":
@@ -102,7 +94,7 @@ func (s *Server) stranger(req *request, r *route) denial {
 		return s.fault(req, 403, "Forbidden", "This is not open to you without a session.", "Sign in first.")
 	case r.Unauthenticated != config.Unauthorized && req.navigation():
 		return denial{status: 302, header: map[string]string{
-			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.target),
+			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.comeBack()),
 			"cache-control":   "no-store",
 			"referrer-policy": "no-referrer",
 		}}
@@ -114,6 +106,17 @@ func (s *Server) stranger(req *request, r *route) denial {
 	d := problem(req, 401, "unauthenticated", message)
 	d.header["www-authenticate"] = challenge(r)
 	return d
+}
+
+// maxReturn keeps the redirect to sign-in well below the 60 KiB that Envoy takes as a request's headers.
+const maxReturn = 8 << 10
+
+// comeBack is the path and query to return to after sign-in.
+func (r *request) comeBack() string {
+	if len(r.target) > maxReturn {
+		return "/"
+	}
+	return r.target
 }
 
 // challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it.

@@ -210,7 +210,7 @@ func TestCookieTricksLetNobodyIn(t *testing.T) {
 		want  int
 	}{
 		{"two Cookie headers, ours in the second", []string{"Cookie: a=1", "Cookie: " + cookie}, 200},
-		{"bytes above 0x7f around ours", []string{"Cookie: a=\xff\xfe; " + cookie + "; b=\x80"}, 200},
+		{"bytes above 0x7f around ours", []string{"Cookie: a=1; z=\xff\xfe; " + cookie + "; b=\x80"}, 200},
 		{"two different ones of ours", []string{"Cookie: " + cookie, "Cookie: __Host-doorward=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}, 400},
 		{"ours with a byte above 0x7f", []string{"Cookie: " + cookie + "\xff"}, 401},
 		{"ours cut short", []string{"Cookie: " + cookie[:len(cookie)-1]}, 401},
@@ -222,7 +222,7 @@ func TestCookieTricksLetNobodyIn(t *testing.T) {
 			t.Errorf("%s: status %d, want %d: %s", row.name, status, row.want, body)
 		}
 		if status == 200 {
-			if got := textproto.TrimString(last(s.grafana).Header.Get("Cookie")); strings.Contains(got, "__Host") || !strings.HasPrefix(got, "a=") {
+			if got := textproto.TrimString(last(s.grafana).Header.Get("Cookie")); strings.Contains(got, "__Host") || got != "a=1" {
 				t.Errorf("%s: the upstream's cookies are %q", row.name, got)
 			}
 		}

@@ -45,6 +45,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), statusCommand(), envoyCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

@@ -51,6 +51,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make data_dir or socket_dir: %w", err)
 		}
+		if err := private(dir); err != nil {
+			return nil, err
+		}
 	}
 	p = &planes{log: log, started: time.Now(), loaded: c}
 	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
@@ -78,6 +81,18 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 		return nil, err
 	}
 	return p, p.build(sealer)
+}
+
+// private refuses a directory that everybody on the machine may enter: through what is in it one can read keys and decide requests.
+func private(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if open := info.Mode().Perm() & 0o007; open != 0 {
+		return fmt.Errorf("%s has mode %#o, so other users of this machine could read keys there: chmod o-rwx %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
 }
 
 // build makes the servers.

@@ -99,6 +99,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 		return err
 	}
 	group.Go(func() error { return p.sessions.Run(inner) })
+	group.Go(func() error { return p.ring.Run(inner) })
 	group.Go(func() error {
 		defer stop()
 		front, cancel := context.WithCancel(ctx)
@@ -123,7 +124,7 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.SocketDir, "envoy.yaml"), bootstrap, 0o644); err != nil {
+	if err := replaceFile(filepath.Join(c.SocketDir, "envoy.yaml"), bootstrap); err != nil {
 		return fmt.Errorf("write Envoy's bootstrap: %w", err)
 	}
 	if err := p.serveGRPC(ctx, group, c.SocketDir); err != nil {
@@ -133,7 +134,7 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	pages.Handle(c.Paths.JWKS, p.ring)
 	pages.Handle("/", p.login)
 	return errors.Join(
-		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o666, pages),
+		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
 		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.report)),
 		p.internal(ctx, group, c),
 	)
@@ -144,7 +145,7 @@ func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir strin
 	control := grpc.NewServer()
 	p.xds.Register(control)
 	for name, server := range map[string]*grpc.Server{"authz.sock": p.authz.NewGRPC(), "xds.sock": control, "streams.sock": grpc.NewServer()} {
-		l, err := unixSocket(filepath.Join(dir, name), 0o666)
+		l, err := unixSocket(filepath.Join(dir, name), 0o660)
 		if err != nil {
 			return err
 		}
@@ -200,8 +201,16 @@ func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.
 	})
 }
 
+// replaceFile writes a file whole, for readers that wait for it.
+func replaceFile(path string, data []byte) error {
+	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
 // unixSocket listens on a path, in place of a socket that a killed process left there. The store's lock has made sure that no other doorward
-// uses it. Who may reach the socket is decided by the directory's mode; mode lets Envoy run as another user.
+// uses it. Through the sockets one can read every private key and decide requests, so beside mode there is the directory's, which open checks.
 func unixSocket(path string, mode os.FileMode) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
 		if err := os.Remove(path); err != nil {

@@ -20,13 +20,15 @@ const (
 	pollEvery = 200 * time.Millisecond
 	// retryEvery is how often a refused configuration is tried again: the fault may be mended in a file that it could not name.
 	retryEvery = 2 * time.Second
+	// renewEvery is how often the configuration is applied again as it is, so that certificates that are about to end are replaced.
+	renewEvery = 6 * time.Hour
 	// pollShare bounds the time spent looking to a fiftieth.
 	pollShare = 50
 )
 
 // watch applies the configuration again whenever one of its files changes, once they have been still for one look, until ctx ends.
 func (p *planes) watch(ctx context.Context, c *config.Config) error {
-	r := reloader{planes: p, current: c, files: c.Files()}
+	r := reloader{planes: p, current: c, files: c.Files(), tried: time.Now()}
 	last, wait := r.applied, time.Duration(0)
 	for {
 		select {
@@ -39,7 +41,7 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 		wait = pollShare * time.Since(start)
 		still := now == last
 		last = now
-		if still && (now != r.applied || r.failed && time.Since(r.tried) > retryEvery) {
+		if still && (now != r.applied || r.failed && time.Since(r.tried) > retryEvery || time.Since(r.tried) > renewEvery) {
 			r.reload(ctx, now)
 		}
 	}
@@ -59,13 +61,14 @@ type reloader struct {
 // reload reads the configuration and applies it if it differs. seen is the fingerprint from before, so that a change made meanwhile is
 // noticed at the next look.
 func (r *reloader) reload(ctx context.Context, seen uint64) {
+	renew := time.Since(r.tried) > renewEvery
 	r.applied, r.tried = seen, time.Now()
 	next, err := config.Load(r.current.Path)
 	if err == nil {
 		if files := next.Files(); !slices.Equal(files, r.files) {
 			r.files, r.applied = files, 0 // these have no fingerprint from before they were read: look again
 		}
-		if next.Checksum != r.current.Checksum || r.failed {
+		if next.Checksum != r.current.Checksum || r.failed || renew {
 			err = r.apply(ctx, next)
 		}
 	}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"doorward/authz/admin"
+	"doorward/xds/cert"
+
+	"github.com/spf13/cobra"
+)
+
+// caCommand needs no configuration, because a configuration may name the file that it writes.
+func caCommand() *cobra.Command {
+	var dataDir, out string
+	cmd := &cobra.Command{
+		Use:   "ca --data-dir DIR",
+		Short: "Print the certificate of the local CA, which is made when there is none yet",
+		Long: "Hosts under .localhost get their certificates from a CA that doorward makes for itself. To have a browser or a program\n" +
+			"trust them, give it the certificate that this command prints.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir := filepath.Join(dataDir, "ca")
+			if _, err := cert.NewLocalCA(dir); err != nil {
+				return err
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				return replaceFile(out, text)
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data-dir", "data", "the configuration's data_dir")
+	cmd.Flags().StringVar(&out, "out", "", "write to this file instead")
+	return cmd
+}
+
+// healthCommand reads no configuration, so that one that is being edited makes nothing unhealthy.
+func healthCommand() *cobra.Command {
+	var dataDir string
+	cmd := &cobra.Command{
+		Use:   "health --data-dir DIR",
+		Short: "Succeed when the running doorward has a configuration, for health checks",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := admin.NewClient(filepath.Join(dataDir, controlSocket)).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if status.Loaded == "" {
+				return errors.New("no configuration is loaded yet")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dataDir, "data-dir", "data", "the configuration's data_dir")
+	return cmd
+}
