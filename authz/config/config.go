@@ -120,7 +120,7 @@ type Route struct {
 	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
 	PassIdentityHeaders *bool           `yaml:"pass_identity_headers"` // nil means true
 
-	PrefixRewrite            string `yaml:"prefix_rewrite"`
+	PrefixRewrite            string `yaml:"prefix_rewrite"` // in the place of the matched prefix or path
 	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`
 	RegexRewriteSubstitution string `yaml:"regex_rewrite_substitution"`
 

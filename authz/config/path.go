@@ -28,25 +28,34 @@ func pathFault(s, escapedSlashes string) string {
 			return fmt.Sprintf("%q has a segment %q, but Envoy resolves it before it matches; write the path that it leads to", s, segment)
 		}
 	}
-	for i := 0; i < len(s); i++ {
-		if fault := byteFault(s[i:], escapedSlashes); fault != "" {
-			return fmt.Sprintf("%q has %s", s, fault)
-		}
+	if escaped := escapePath(s); escaped != s {
+		return fmt.Sprintf("%q has characters that Envoy has percent-encoded when it matches; write %q", s, escaped)
+	}
+	for i := range len(s) {
 		if s[i] == '%' {
-			i += 2
+			if fault := escapeFault(s[i:], escapedSlashes); fault != "" {
+				return fmt.Sprintf("%q has %s", s, fault)
+			}
 		}
 	}
 	return ""
 }
 
-// byteFault says why the first character of rest, or the percent-encoding at its beginning, never stands in a normalised path.
-func byteFault(rest, escapedSlashes string) string {
-	if rest[0] != '%' {
-		if pathByte(rest[0]) {
-			return ""
+// escapePath percent-encodes what cannot stand in a path as it is.
+func escapePath(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if pathByte(s[i]) || s[i] == '%' {
+			b.WriteByte(s[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", s[i])
 		}
-		return fmt.Sprintf("%q, but Envoy has it percent-encoded when it matches; write %%%02X", rest[:1], rest[0])
 	}
+	return b.String()
+}
+
+// escapeFault says why the percent-encoding at the beginning of rest never stands in a normalised path, or "".
+func escapeFault(rest, escapedSlashes string) string {
 	if len(rest) < 3 {
 		return `a "%" without two hexadecimal digits; write %25 for the character itself`
 	}

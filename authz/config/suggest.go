@@ -25,9 +25,6 @@ func shorten(s string) string {
 
 // unknownKey says that a key is not known, and which one was meant or which there are.
 func unknownKey(key, near string, known []string) string {
-	if key == "<<" {
-		return "merge keys (<<) are not supported; write the keys out"
-	}
 	if near != "" {
 		return fmt.Sprintf("unknown key %q; did you mean %q?", shorten(key), near)
 	}

@@ -142,7 +142,7 @@ func checkHostPort(hostport string) error {
 	case strings.HasSuffix(host, "."):
 		return fmt.Errorf("the host %q ends with a dot; remove the dot", shorten(host))
 	case numeric(host) && !isIP(host):
-		return fmt.Errorf("the host %q ends with a number but is not an IPv4 address", shorten(host))
+		return fmt.Errorf("the host %q ends with a number but is not an IPv4 address; use another name", shorten(host))
 	case len(host) > 253 || !looseName.MatchString(host) || strings.Contains(host, ".."):
 		return fmt.Errorf("the host %q is not a name; it has letters, digits and hyphens, with single dots between", shorten(host))
 	}

@@ -173,9 +173,14 @@ func (c *checker) ownPaths(p place) {
 			c.add(at, "%q must not end with a slash", row.path)
 		}
 	}
-	if below(paths.JWKS, paths.Prefix) {
+	if ours(paths.JWKS, paths.Prefix) {
 		c.add(p.key("jwks"), "%q is below paths.prefix %q; use a path outside it", paths.JWKS, paths.Prefix)
 	}
+}
+
+// ours says whether a path is for Doorward itself, given a prefix that is valid.
+func ours(path, prefix string) bool {
+	return prefix != "" && !strings.HasSuffix(prefix, "/") && below(path, prefix)
 }
 
 // below says whether a path is a prefix of whole segments or lies below it.

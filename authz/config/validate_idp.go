@@ -16,7 +16,7 @@ var (
 func (c *checker) idp(p place) {
 	if !c.root.has("idp") {
 		for _, r := range c.c.Routes {
-			if !r.Public() {
+			if r.Policy != "" && !r.Public() {
 				c.add(p, "required because route %q is not public; add idp with issuer and client_id", shorten(r.Name))
 				return
 			}

@@ -37,10 +37,10 @@ func (c *checker) matches() {
 		}
 		switch paths := c.c.Paths; {
 		case kind == "regex":
-		case below(value, paths.Prefix):
-			c.add(at, "%q is below paths.prefix %q, which Doorward serves itself; use another path", value, paths.Prefix)
-		case value == paths.JWKS || kind == "prefix" && below(value, paths.JWKS):
-			c.add(at, "%q is paths.jwks, which Doorward serves itself; use another path", value)
+		case ours(value, paths.Prefix):
+			c.add(at, "%q is or is below paths.prefix %q, which Doorward serves itself; use another path", value, paths.Prefix)
+		case ours(value, paths.JWKS):
+			c.add(at, "%q is or is below paths.jwks %q, which Doorward serves itself; use another path", value, paths.JWKS)
 		}
 	}
 }
@@ -152,8 +152,8 @@ func (c *checker) rewrite(p place, r *Route) {
 		if fault := plainPath(r.PrefixRewrite); fault != "" {
 			c.add(at, "%s", fault)
 		}
-		if r.Path != "" || r.Regex != "" {
-			c.add(at, "replaces the prefix that the route matches, but the route matches a path or a regex; use regex_rewrite_pattern and regex_rewrite_substitution")
+		if r.Regex != "" {
+			c.add(at, "replaces the prefix or path that the route matches, but the route matches a regex; use regex_rewrite_pattern and regex_rewrite_substitution")
 		}
 		if pattern {
 			c.add(at, "excludes regex_rewrite_pattern; remove one of the two")
