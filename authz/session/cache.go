@@ -108,7 +108,7 @@ func (c *cache) find(hash [32]byte, now time.Time) found {
 // keep holds what was read from the store: a cookie's record, and its session, also as its JSON.
 func (c *cache) keep(generation uint64, hash [32]byte, l link, session *Session, data []byte) {
 	id, ok := parseID(l.Session)
-	if !ok || !c.accepts(generation) {
+	if !ok {
 		return
 	}
 	packed := c.packer.pack(session.Version, data)
@@ -142,19 +142,12 @@ func (c *cache) warm(generation uint64, id [16]byte, session *Session, size int)
 // keepUnknown remembers for a short while that a cookie belongs to no live session.
 func (c *cache) keepUnknown(generation uint64, hash [32]byte, now time.Time) {
 	c.fill(generation, func() {
-		delete(c.links, hash)
 		c.unknown[slot(hash)] = unknownCookie{hash: hash, until: now.Add(unknownLife).UnixNano()}
 	})
 }
 
 // unpack returns a session and the size of its JSON.
 func (c *cache) unpack(packed []byte) (*Session, int, error) { return c.packer.unpack(packed) }
-
-func (c *cache) accepts(generation uint64) bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.on && c.generation == generation
-}
 
 // fill changes the cache unless something was dropped since the generation was given out.
 func (c *cache) fill(generation uint64, change func()) {

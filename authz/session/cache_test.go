@@ -159,6 +159,44 @@ func TestCacheSpares(t *testing.T) {
 	}
 }
 
+// TestCacheGenerations has what was read before something was dropped arrive after it: it is not held, whatever was dropped.
+func TestCacheGenerations(t *testing.T) {
+	session, hash := usual(0)
+	other, otherHash := usual(1)
+	data, err := json.Marshal(session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := link{Session: session.ID, Host: host}
+	id, _ := parseID(session.ID)
+	for what, drop := range map[string]func(*cache){
+		"the session":        func(c *cache) { c.dropSession(session.ID) },
+		"the cookie":         func(c *cache) { c.dropCookie(hash) },
+		"another session":    func(c *cache) { c.dropSession(other.ID) },
+		"another cookie":     func(c *cache) { c.dropCookie(otherHash) },
+		"everything":         func(c *cache) { c.dropAll() },
+		"the watch":          func(c *cache) { c.stop() },
+		"the watch for long": func(c *cache) { c.stop(); c.start() },
+	} {
+		c := cache{max: usualBounds()}
+		c.start()
+		generation := c.find(hash, start).generation
+		drop(&c)
+		c.keep(generation, hash, l, session, data)
+		c.warm(generation, id, session, len(data))
+		c.keepUnknown(generation, hash, start)
+		if got := c.find(hash, start); got.linked || got.unknown || len(c.packed)+len(c.hot)+len(c.links) != 0 {
+			t.Errorf("dropped %s: held what was read before: %+v", what, got)
+		}
+		if c.on {
+			c.keep(c.find(hash, start).generation, hash, l, session, data)
+			if got := c.find(hash, start); got.session != session {
+				t.Errorf("dropped %s: what was read afterwards is not held: %+v", what, got)
+			}
+		}
+	}
+}
+
 // TestStranger presents cookies that nobody issued.
 func TestStranger(t *testing.T) {
 	f := setUp(t)

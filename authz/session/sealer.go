@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// Sealed bytes: version (1), key id (4), nonce (24), ciphertext, tag (16). The header up to the nonce and the purpose are additional data.
+// Sealed bytes: version (1), key id (4), nonce (24), ciphertext, tag (16). The purpose is additional data.
 const (
 	sealVersion  = 1
 	sealHeader   = 1 + 4
@@ -171,7 +171,7 @@ func (s *Sealer) Seal(purpose string, plain []byte) []byte {
 		// Only a wrong key or block size is an error, and both are constant.
 		panic("session: seal: " + err.Error())
 	}
-	return aead.Seal(out, iv, plain, additional(out, purpose))
+	return aead.Seal(out, iv, plain, []byte(purpose))
 }
 
 // errSealed says no more, so that nobody learns from it how to forge a value.
@@ -190,15 +190,11 @@ func (s *Sealer) Open(purpose string, sealed []byte) ([]byte, error) {
 		if err != nil {
 			return nil, errSealed
 		}
-		if plain, err := aead.Open(nil, iv, sealed[sealHeader+sealNonce:], additional(sealed, purpose)); err == nil {
+		if plain, err := aead.Open(nil, iv, sealed[sealHeader+sealNonce:], []byte(purpose)); err == nil {
 			return plain, nil
 		}
 	}
 	return nil, errSealed
-}
-
-func additional(sealed []byte, purpose string) []byte {
-	return append(bytes.Clone(sealed[:sealHeader]), purpose...)
 }
 
 // String keeps the keys out of anything printed.

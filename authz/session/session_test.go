@@ -280,6 +280,23 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestExpiresByOurClock has a store whose clock stands still.
+func TestExpiresByOurClock(t *testing.T) {
+	db, err := bolt.OpenAt(filepath.Join(t.TempDir(), "store"), func() time.Time { return start })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	f := replica(t, &clock{}, &spy{Store: db}, openSealer(t, filepath.Join(t.TempDir(), "key")))
+	alice := f.create(f.alice())
+	cookie := f.issue(alice.ID, host)
+	f.clock.advance(14 * time.Hour)
+	f.findsNone(cookie, host)
+	if _, err := f.Load(f.ctx, alice.ID); !errors.Is(err, ErrNone) {
+		t.Errorf("load: got %v, want ErrNone", err)
+	}
+}
+
 // TestFindReadsMemory counts the store's reads.
 func TestFindReadsMemory(t *testing.T) {
 	f := setUp(t)
