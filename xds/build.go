@@ -1,115 +1,62 @@
 package xds
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-
-	"doorward/authz/config"
+	"reflect"
+	"sync"
 )
 
-// Build makes the resources of a configuration. The error joins every problem, each naming its route or host.
-func Build(in Input) (*Resources, error) {
-	out := newResources()
+// Build makes the resources of a configuration. The error joins every problem, each naming its route or host. It reads
+// the files that routes name, and is otherwise pure.
+func Build(in Input) (*Resources, error) { return new(Builder).Build(in) }
+
+// Builder builds as Build does, and keeps what it made for each host: the next build makes anew only what belongs to a host
+// that changed. The zero value is ready; it is safe for concurrent use, one build at a time.
+type Builder struct {
+	mu    sync.Mutex
+	sites map[string]built // by host, of the last build that succeeded
+}
+
+// built is what was made of one host, and out of what.
+type built struct {
+	from siteInput
+	made *Resources
+}
+
+// Build is the function Build.
+func (b *Builder) Build(in Input) (*Resources, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	sites := sitesOf(in.Config)
-	errs := []error{
-		addListeners(out, in.Config, sites),
-		addAuthz(out, in.Headers),
-	}
+	out := newResources()
+	errs := []error{addListeners(out, in.Config, sites), addAuthz(out, in.Headers)}
+	kept := make(map[string]built, len(sites))
 	for _, s := range sites {
-		if err := addSite(out, in, s); err != nil {
+		one, err := b.build(in, s)
+		if err == nil {
+			err = out.merge(one.made)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("host %q: %w", s.host, err))
 		}
+		kept[s.host] = one
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	b.sites = kept
 	return out, nil
 }
 
-// site is one public host with its routes, in the order in which they are matched.
-type site struct {
-	host   string     // lower case, without the port
-	origin config.URL // as the configuration gives it, with the port
-	routes []config.Route
-}
-
-// sitesOf groups the routes by host, in the order of the names. The sign-in host is one of them even without a route.
-func sitesOf(c *config.Config) []site {
-	byHost := make(map[string]*site)
-	for _, r := range c.Routes {
-		s := byHost[r.Host()]
-		if s == nil {
-			s = &site{host: r.Host(), origin: r.From}
-			byHost[s.host] = s
-		}
-		s.routes = append(s.routes, r)
-	}
-	if host := c.AuthURL.Hostname(); !c.AuthURL.IsZero() && byHost[host] == nil {
-		byHost[host] = &site{host: host, origin: c.AuthURL}
-	}
-	var sites []site
-	for _, host := range slices.Sorted(maps.Keys(byHost)) {
-		s := *byHost[host]
-		slices.SortStableFunc(s.routes, byMatch)
-		sites = append(sites, s)
-	}
-	return sites
-}
-
-// byMatch orders the routes of a host: exact paths, then regular expressions in the order of the file, then prefixes,
-// the longest first.
-func byMatch(a, b config.Route) int {
-	if c := cmp.Compare(matchClass(a), matchClass(b)); c != 0 || matchClass(a) != prefixClass {
-		return c
-	}
-	return -cmp.Compare(len(cleanPrefix(a)), len(cleanPrefix(b)))
-}
-
-const (
-	pathClass = iota
-	regexClass
-	prefixClass
-)
-
-func matchClass(r config.Route) int {
-	switch {
-	case r.Path != "":
-		return pathClass
-	case r.Regex != "":
-		return regexClass
-	}
-	return prefixClass
-}
-
-// addSite adds what belongs to one host: route configuration, scope, certificate, and the clusters of its routes.
-func addSite(out *Resources, in Input, s site) error {
-	errs := []error{addSecret(out, in, s.host)}
-	targets := make(map[string][]target, len(s.routes))
-	for _, r := range s.routes {
-		ts, err := targetsOf(r)
-		if err == nil {
-			err = addClusters(out, ts)
-		}
-		targets[r.Name] = ts
-		errs = append(errs, inRoute(r, err))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	routes, err := routeConfiguration(in, s, targets)
+func (b *Builder) build(in Input, s site) (built, error) {
+	from, err := inputOf(in, s)
 	if err != nil {
-		return err
+		return built{}, err
 	}
-	return errors.Join(out.add(routeKind, s.host, routes), out.add(scopeKind, s.host, scope(s.host)))
-}
-
-// inRoute says where an error comes from.
-func inRoute(r config.Route, err error) error {
-	if err == nil {
-		return nil
+	if last, ok := b.sites[s.host]; ok && reflect.DeepEqual(last.from, from) {
+		return last, nil
 	}
-	return fmt.Errorf("route %q: %w", r.Name, err)
+	made, err := from.build()
+	return built{from, made}, err
 }

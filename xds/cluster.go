@@ -98,13 +98,6 @@ func upstreamOf(r config.Route, t config.Target) (upstream, error) {
 	return u, errors.Join(errs...)
 }
 
-func wrap(field string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", field, err)
-}
-
 func readPair(certFile, keyFile string) (cert, key []byte, err error) {
 	if cert, err = os.ReadFile(certFile); err != nil {
 		return nil, nil, err

@@ -375,8 +375,8 @@ func (f *front) upstream(name string) string {
 	return l.Addr().String()
 }
 
-// stat reads one counter or gauge from Envoy's admin interface; 0 when there is none.
-func (f *front) stat(name string) int {
+// admin reads a page of Envoy's admin interface.
+func (f *front) admin(path string) string {
 	f.t.Helper()
 	c := &http.Client{
 		Timeout: 5 * time.Second,
@@ -385,8 +385,13 @@ func (f *front) stat(name string) int {
 		}},
 	}
 	defer c.CloseIdleConnections()
-	text := f.do(c, "GET", "http://admin/stats").Body
-	for line := range strings.Lines(text) {
+	return f.do(c, "GET", "http://admin"+path).Body
+}
+
+// stat reads one counter or gauge; 0 when there is none.
+func (f *front) stat(name string) int {
+	f.t.Helper()
+	for line := range strings.Lines(f.admin("/stats")) {
 		if key, value, _ := strings.Cut(strings.TrimSpace(line), ": "); key == name {
 			n, err := strconv.Atoi(value)
 			if err != nil {
@@ -396,6 +401,16 @@ func (f *front) stat(name string) int {
 		}
 	}
 	return 0
+}
+
+// otherCA is a CA with the key of the first and certificates of its own, as after a renewal.
+func (f *front) otherCA() *cert.LocalCA {
+	f.t.Helper()
+	ca, err := cert.NewLocalCA(filepath.Join(f.dir, "ca"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return ca
 }
 
 // recorder is an ext_authz server that allows everything and remembers what it was asked.

@@ -3,6 +3,7 @@ package xds
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -129,9 +130,24 @@ func (r *Resources) add(k kind, name string, m validated) error {
 	if err != nil {
 		return err
 	}
-	if old, ok := r.set[k][name]; ok && old.version != res.version {
-		return fmt.Errorf("two different %s resources are named %q", k, name)
+	return r.put(k, res)
+}
+
+func (r *Resources) put(k kind, res *resource) error {
+	if old, ok := r.set[k][res.name]; ok && old.version != res.version {
+		return fmt.Errorf("two different %s resources are named %q", k, res.name)
 	}
-	r.set[k][name] = res
+	r.set[k][res.name] = res
 	return nil
+}
+
+// merge adds all of another's.
+func (r *Resources) merge(other *Resources) error {
+	var errs []error
+	for k, resources := range other.set {
+		for _, res := range resources {
+			errs = append(errs, r.put(kind(k), res))
+		}
+	}
+	return errors.Join(errs...)
 }

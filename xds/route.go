@@ -40,16 +40,16 @@ func scope(host string) *routev3.ScopedRouteConfiguration {
 
 // routeConfiguration is everything about one host: guards, Doorward's own paths, the host's routes in the order in which
 // they are matched, and a 404. The scope has fixed the host, so that one virtual host takes all.
-func routeConfiguration(in Input, s site, targets map[string][]target) (*routev3.RouteConfiguration, error) {
-	routes := append(guards(s.host), ownRoutes(in.Config.Paths)...)
+func (s siteInput) routeConfiguration() (*routev3.RouteConfiguration, error) {
+	routes := append(guards(s.host), ownRoutes(s.paths)...)
 	var errs []error
-	for _, r := range s.routes {
-		route, err := route(r, in.Revision(r.Name), targets[r.Name])
+	for i, r := range s.routes {
+		route, err := route(r, s.revisions[i], s.targets[i])
 		errs = append(errs, inRoute(r, err))
 		routes = append(routes, route)
 	}
 	if len(s.routes) == 0 {
-		routes = append(routes, userPageRedirect(in.Config.Paths, s.origin))
+		routes = append(routes, userPageRedirect(s.paths, s.origin))
 	}
 	return &routev3.RouteConfiguration{
 		Name: s.host,

@@ -12,18 +12,14 @@ import (
 const noServerName = "-"
 
 // addSecret adds the certificate of a host under the host's name, which is what the listener asks for by SNI.
-func addSecret(out *Resources, in Input, host string) error {
-	chain, key, err := in.Certificate(host)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
+func (s siteInput) addSecret(out *Resources) error {
 	// Envoy reads the pair only when the first handshake asks for it: a pair that does not fit must not get that far.
-	if _, err := tls.X509KeyPair(chain, key); err != nil {
+	if _, err := tls.X509KeyPair(s.chain, s.key); err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	return out.add(secretKind, host, &tlsv3.Secret{
-		Name: host,
-		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: keyPair(chain, key)},
+	return out.add(secretKind, s.host, &tlsv3.Secret{
+		Name: s.host,
+		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: keyPair(s.chain, s.key)},
 	})
 }
 

@@ -223,10 +223,12 @@ func (st *stream) envoy() Envoy {
 			e.Acked[kind(k).String()] = at
 		}
 	}
+	e.Current = st.server.served != nil && st.feeds[listenerKind] != nil && st.feeds[scopeKind] != nil && st.feeds[routeKind] != nil
 	for _, f := range st.feeds {
 		if f == nil {
 			continue
 		}
+		e.Current = e.Current && len(f.owed()) == 0
 		for _, name := range slices.Sorted(maps.Keys(f.refused)) {
 			e.Rejected = append(e.Rejected, f.refused[name].Rejection)
 		}

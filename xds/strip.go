@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"regexp"
 	"strings"
 
 	"doorward/authz/config"
@@ -46,7 +45,7 @@ var strippedHeaders = []string{
 // reads from them stay, by exact name. Envoy sets both itself, after the stripping.
 func forwardedFamily(trustedHops uint32) string {
 	if trustedHops == 0 {
-		return namePattern("x-forwarded-") + ".*"
+		return namePattern("x-forwarded-*")
 	}
 	return "x-forwarded-(" + otherThan("for", "proto") + ")|x[^a-z0-9-]forwarded[^a-z0-9].*|x-forwarded[^a-z0-9-].*"
 }
@@ -66,15 +65,28 @@ func identityStripper(c *config.Config) *corev3.TypedExtensionConfig {
 // stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case. assertion
 // is the header of the identity JWT.
 func stripPattern(assertion string, trustedHops uint32) string {
-	parts := []string{forwardedFamily(trustedHops), namePattern(regexp.QuoteMeta(strings.ToLower(assertion)))}
+	parts := []string{forwardedFamily(trustedHops), namePattern(assertion)}
 	for _, name := range strippedHeaders {
-		parts = append(parts, strings.ReplaceAll(namePattern(name), "*", ".*"))
+		parts = append(parts, namePattern(name))
 	}
 	return strings.Join(parts, "|")
 }
 
-// namePattern lets each hyphen of a name be any separator.
-func namePattern(name string) string { return strings.ReplaceAll(name, "-", "[^a-z0-9]") }
+// namePattern is an expression for a name in which any separator may stand for each, and * for any rest.
+func namePattern(name string) string {
+	var out strings.Builder
+	for _, c := range strings.ToLower(name) {
+		switch {
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+			out.WriteRune(c)
+		case c == '*':
+			out.WriteString(".*")
+		default:
+			out.WriteString("[^a-z0-9]")
+		}
+	}
+	return out.String()
+}
 
 // otherThan is an expression for every string but the given words, whose first letters must differ: RE2 has no negation.
 func otherThan(words ...string) string {

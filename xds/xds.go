@@ -46,6 +46,7 @@ type Envoy struct {
 	Connected time.Time            `json:"connected"`
 	Acked     map[string]time.Time `json:"acked"` // short type name (CDS, RDS, ...) -> last ACK
 	Rejected  []Rejection          `json:"rejected"`
+	Current   bool                 `json:"current"` // it has answered for all that is served and that it asked for, its listeners among that
 }
 
 // Rejection is a resource that an Envoy refused.

@@ -1,0 +1,116 @@
+package xds
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"doorward/authz/config"
+)
+
+// site is one public host with its routes, in the order in which they are matched.
+type site struct {
+	host   string     // lower case, without the port
+	origin config.URL // as the configuration gives it, with the port
+	routes []config.Route
+}
+
+// sitesOf groups the routes by host, in the order of the names. The sign-in host is one of them even without a route.
+func sitesOf(c *config.Config) []site {
+	byHost := make(map[string]*site)
+	for _, r := range c.Routes {
+		s := byHost[r.Host()]
+		if s == nil {
+			s = &site{host: r.Host(), origin: r.From}
+			byHost[s.host] = s
+		}
+		r.Source = config.Position{} // where a route stands makes no difference
+		s.routes = append(s.routes, r)
+	}
+	if host := c.AuthURL.Hostname(); !c.AuthURL.IsZero() && byHost[host] == nil {
+		byHost[host] = &site{host: host, origin: c.AuthURL}
+	}
+	var sites []site
+	for _, host := range slices.Sorted(maps.Keys(byHost)) {
+		s := *byHost[host]
+		slices.SortStableFunc(s.routes, byMatch)
+		sites = append(sites, s)
+	}
+	return sites
+}
+
+// byMatch orders the routes of a host: exact paths, then regular expressions in the order of the file, then prefixes,
+// the longest first.
+func byMatch(a, b config.Route) int {
+	if c := cmp.Compare(matchClass(a), matchClass(b)); c != 0 || matchClass(a) != prefixClass {
+		return c
+	}
+	return -cmp.Compare(len(cleanPrefix(a)), len(cleanPrefix(b)))
+}
+
+const (
+	pathClass = iota
+	regexClass
+	prefixClass
+)
+
+func matchClass(r config.Route) int {
+	switch {
+	case r.Path != "":
+		return pathClass
+	case r.Regex != "":
+		return regexClass
+	}
+	return prefixClass
+}
+
+// siteInput is all that the resources of one host are made of.
+type siteInput struct {
+	site
+	paths     config.Paths
+	revisions []string   // of each route
+	targets   [][]target // of each route
+	chain     []byte     // of the certificate, PEM
+	key       []byte
+}
+
+// inputOf reads what belongs to a host. The error joins every problem.
+func inputOf(in Input, s site) (siteInput, error) {
+	out := siteInput{site: s, paths: in.Config.Paths}
+	var errs []error
+	for _, r := range s.routes {
+		targets, err := targetsOf(r)
+		errs = append(errs, inRoute(r, err))
+		out.targets = append(out.targets, targets)
+		out.revisions = append(out.revisions, in.Revision(r.Name))
+	}
+	var err error
+	out.chain, out.key, err = in.Certificate(s.host)
+	return out, errors.Join(append(errs, wrap("certificate", err))...)
+}
+
+// build makes route configuration, scope, certificate, and the clusters of the routes.
+func (s siteInput) build() (*Resources, error) {
+	out := newResources()
+	errs := []error{s.addSecret(out)}
+	for i, r := range s.routes {
+		errs = append(errs, inRoute(r, addClusters(out, s.targets[i])))
+	}
+	routes, err := s.routeConfiguration()
+	if err == nil {
+		err = errors.Join(out.add(routeKind, s.host, routes), out.add(scopeKind, s.host, scope(s.host)))
+	}
+	return out, errors.Join(append(errs, err)...)
+}
+
+// inRoute says where an error comes from.
+func inRoute(r config.Route, err error) error { return wrap(fmt.Sprintf("route %q", r.Name), err) }
+
+func wrap(where string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", where, err)
+}
