@@ -146,13 +146,13 @@ func (d *door) ask(headers ...string) ask {
 
 func (d *door) check(a ask) *authv3.CheckResponse {
 	d.t.Helper()
-	lines := &corev3.HeaderMap{}
+	lines := &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "x-request-id", RawValue: []byte("1b4e28ba-2fa1-11d2-883f-0016d3cca427")}}}
 	for _, h := range a.headers {
 		lines.Headers = append(lines.Headers, &corev3.HeaderValue{Key: h[0], RawValue: []byte(h[1])})
 	}
 	return d.put(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-			Id: "1b4e28ba-2fa1-11d2-883f-0016d3cca427", Method: a.method, Host: a.host, Path: a.path, Scheme: "https", HeaderMap: lines,
+			Method: a.method, Host: a.host, Path: a.path, Scheme: "https", HeaderMap: lines,
 		}},
 		TlsSession:        &authv3.AttributeContext_TLSSession{Sni: a.sni},
 		ContextExtensions: map[string]string{"route": a.route, "revision": a.revision},

@@ -17,7 +17,7 @@ const (
 
 // request is what a check reads of Envoy's question. Header names are in lower case, as Envoy has them.
 type request struct {
-	id              string // Envoy's request id; names the decision in the log and on pages
+	id              string // of the request and of its decision; on pages and in logs
 	route, revision string
 	method, scheme  string
 	authority       string // as sent
@@ -38,7 +38,9 @@ type header struct{ name, value string }
 func parseRequest(in string) (*request, error) {
 	req := &request{headers: make([]header, 0, 24)}
 	err := wireCheckRequest(req, in)
-	if !plainID(req.id) {
+	if id, ok := req.first("x-request-id"); ok && plainID(id) {
+		req.id = id // Envoy's own, which its access log and the upstream have too
+	} else {
 		req.id = newID()
 	}
 	if err != nil {

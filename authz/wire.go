@@ -44,7 +44,6 @@ func refuse(*request, string) error { return errWire }
 
 var (
 	wireHTTP = message([]reader{
-		1: text(func(r *request) *string { return &r.id }),
 		2: text(func(r *request) *string { return &r.method }),
 		4: text(func(r *request) *string { return &r.target }),
 		5: text(func(r *request) *string { return &r.authority }),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,6 +236,6 @@ func (p *planes) report() admin.Status {
 	defer p.mu.Unlock()
 	s := p.status
 	s.Version, s.Started, s.Envoys = version, p.started, envoys
-	s.Served = s.Served && len(envoys) > 0
+	s.Served = s.Served && len(envoys) > 0 && !slices.ContainsFunc(envoys, func(e xds.Envoy) bool { return !e.Current })
 	return s
 }
