@@ -146,9 +146,6 @@ func (c *cache) keepUnknown(generation uint64, hash [32]byte, now time.Time) {
 	})
 }
 
-// unpack returns a session and the size of its JSON.
-func (c *cache) unpack(packed []byte) (*Session, int, error) { return c.packer.unpack(packed) }
-
 // fill changes the cache unless something was dropped since the generation was given out.
 func (c *cache) fill(generation uint64, change func()) {
 	c.mu.Lock()

@@ -34,7 +34,7 @@ func (s *Sessions) Find(ctx context.Context, cookie, host string) (*Session, err
 	case held.session == nil && held.packed == nil:
 		return s.ask(ctx, hash, host, held)
 	case held.session == nil:
-		session, size, err := s.cache.unpack(held.packed)
+		session, size, err := s.cache.packer.unpack(held.packed)
 		if err != nil {
 			return nil, fmt.Errorf("unpack a session: %w", err)
 		}
