@@ -82,7 +82,7 @@ func TestSignInServesBothHostsAndSignOutEndsBoth(t *testing.T) {
 	}
 }
 
-func last(u *upstream) *http.Request {
+func last(u *application) *http.Request {
 	seen := u.requests()
 	return seen[len(seen)-1]
 }

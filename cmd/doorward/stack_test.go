@@ -37,8 +37,8 @@ type stack struct {
 	dir      string
 	port     int
 	idp      *httptest.Server
-	grafana  *upstream
-	wiki     *upstream
+	grafana  *application
+	wiki     *application
 	program  *exec.Cmd
 	log      *syncBuffer
 	exited   chan error
@@ -111,7 +111,7 @@ func newStackApart(t *testing.T, routes string) *stack {
 
 func prepareStack(t *testing.T, routes string) *stack {
 	t.Helper()
-	s := &stack{t: t, envoyBin: externalParts(t), grafana: newUpstream(t, "grafana"), wiki: newUpstream(t, "wiki"), port: freePort(t)}
+	s := &stack{t: t, envoyBin: externalParts(t), grafana: newApplication(t, "grafana"), wiki: newApplication(t, "wiki"), port: freePort(t)}
 	var err error
 	// Unix sockets' paths are short, so this is no t.TempDir, which has the test's name in it.
 	if s.dir, err = os.MkdirTemp("", "dw"); err != nil {
@@ -376,19 +376,25 @@ func (b *browser) signIn(target, user string) answer {
 	return b.do(req)
 }
 
-// upstream notes the requests that reach it and answers with what it got.
-type upstream struct {
+// application notes the requests that reach it and answers with what it got.
+type application struct {
 	*httptest.Server
-	mu   sync.Mutex // guards seen
+	mu   sync.Mutex // guards seen and app
 	seen []*http.Request
+	app  http.Handler // answers in place of the echo
 }
 
-func newUpstream(t *testing.T, name string) *upstream {
-	u := new(upstream)
+func newApplication(t *testing.T, name string) *application {
+	u := new(application)
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
 		u.seen = append(u.seen, r)
+		app := u.app
 		u.mu.Unlock()
+		if app != nil {
+			app.ServeHTTP(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"upstream": name, "method": r.Method, "uri": r.RequestURI, "host": r.Host, "headers": r.Header})
 	}))
@@ -396,7 +402,7 @@ func newUpstream(t *testing.T, name string) *upstream {
 	return u
 }
 
-func (u *upstream) requests() []*http.Request {
+func (u *application) requests() []*http.Request {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]*http.Request(nil), u.seen...)
@@ -428,4 +434,13 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+func (s *stack) read(name string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
 }
