@@ -69,7 +69,7 @@ func Run(ctx context.Context, c ChildConfig) error {
 		if refusals >= giveUp && !everSteady {
 			return fmt.Errorf("%w; given up after %d tries", err, refusals)
 		}
-		c.Log.Error("envoy died; it is started again", "cause", err, "after", wait)
+		c.Log.Error("envoy died; it is started again", "cause", err, "after", wait.String())
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

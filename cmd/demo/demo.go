@@ -40,6 +40,38 @@ type demo struct {
 // run sets everything up, says that it is ready, and takes it down when ctx ends.
 func (d *demo) run(ctx context.Context) error {
 	defer d.close()
+	if err := d.setUp(); err != nil {
+		return err
+	}
+	door, err := startDoorward(d.doorward, d.arguments(), d.log)
+	if err != nil {
+		return err
+	}
+	defer door.stop()
+	fmt.Fprintf(d.out, "starting; doorward's log is %s\n", d.shown("doorward.log"))
+	waiting, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	ready := make(chan error, 1)
+	go func() { ready <- d.waitReady(waiting) }()
+	for {
+		select {
+		case err := <-ready:
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%w; its last lines in %s:\n%s", err, d.shown("doorward.log"), d.tail())
+			}
+			if err == nil {
+				d.announce()
+			}
+		case err := <-door.done:
+			return d.ended(ctx, err)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// setUp does all that comes before doorward: ports, files, provider and applications.
+func (d *demo) setUp() error {
 	if err := d.find(); err != nil {
 		return err
 	}
@@ -53,37 +85,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.serve(secret); err != nil {
-		return err
-	}
-	door, err := startDoorward(d.doorward, d.arguments(), d.log)
-	if err != nil {
-		return err
-	}
-	defer door.stop()
-	fmt.Fprintf(d.out, "starting; doorward's log is %s\n", d.shown("doorward.log"))
-	waiting, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	ready := make(chan error, 1)
-	go func() { ready <- d.waitReady(waiting) }()
-	select {
-	case err = <-ready:
-	case err = <-door.done:
-		return d.ended(ctx, err)
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w; its last lines in %s:\n%s", err, d.shown("doorward.log"), d.tail())
-	}
-	d.announce()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err = <-door.done:
-		return d.ended(ctx, err)
-	}
+	return d.serve(secret)
 }
 
 // ended explains a doorward that ended by itself.
