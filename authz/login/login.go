@@ -1,10 +1,23 @@
 // Package login signs people in and out: OpenID Connect authorization code with PKCE, the hand-off of a session to other hosts, the user
 // page and sign-out. Its handlers stand behind Envoy routes that have ext_authz off. It is the only importer of go-oidc.
+//
+// One host, the auth host, talks to the provider. Another host gets its own cookie for the session by a hand-off:
+//
+//	wiki/sign_in      -> flow cookie with a nonce; to the auth host with a sealed request that holds the nonce's hash
+//	auth/sign_in      -> when there is no session: state cookie, to the provider, back to auth/callback, session
+//	                  -> a code, stored under its hash; back to the host that asked
+//	wiki/redeem       -> takes the code, compares host and nonce, issues the cookie; to the URL that was asked for
+//
+// Nothing in a URL or a cookie is believed that is not sealed by us, and no redirect leaves the configured hosts but those to the
+// provider's own endpoints. The package never answers a program: authz does that with 401. It refuses to start a sign-in for anything
+// but a navigation, and it does not log tokens, codes or cookies.
 package login
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"doorward/authz/config"
@@ -13,11 +26,14 @@ import (
 	"doorward/authz/web"
 )
 
+// headerSNI is set by Envoy, whatever the client sent: the server name of the TLS handshake. It is xds.HeaderSNI.
+const headerSNI = "X-Doorward-Sni"
+
 // Settings is what the handlers need of the loaded configuration. Immutable.
 type Settings struct {
-	Prefix   string     // of all our paths, "/.pomerium"
-	AuthURL  config.URL // the host that signs in with the provider
-	IDP      config.IDP
+	Prefix   string                // of all our paths, "/.pomerium"
+	AuthURL  config.URL            // the host that signs in with the provider
+	IDP      config.IDP            // with the secret itself, also when it stands in a file
 	Lifetime time.Duration         // of a session
 	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
 }
@@ -31,13 +47,160 @@ type Config struct {
 	Pages    *web.Pages
 	Log      *slog.Logger
 	Now      func() time.Time // time.Now when nil
+	Client   *http.Client     // for the provider; when nil one that trusts the system's roots and the provider's CAFile
 }
 
-// Handler serves everything below the prefix.
-type Handler struct{}
+// Handler serves everything below the prefix. Safe for concurrent use.
+type Handler struct {
+	Config
+	providers providers
+}
 
 // New returns a Handler. It does not ask the provider: discovery is lazy.
-func New(c Config) (*Handler, error) { panic("unwritten") }
+func New(c Config) (*Handler, error) {
+	if c.Settings == nil || c.Sessions == nil || c.Store == nil || c.Sealer == nil || c.Pages == nil || c.Log == nil {
+		return nil, errors.New("login: Settings, Sessions, Store, Sealer, Pages and Log are required")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Handler{Config: c, providers: providers{now: c.Now, client: c.Client, known: map[providerKey]*provider{}}}, nil
+}
+
+// visit is one request, at a host that we have.
+type visit struct {
+	w http.ResponseWriter
+	r *http.Request
+	Settings
+	host string // lower case, without port
+	id   string // Envoy's request id, "" when there is none that is safe to show
+}
 
 // ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { panic("unwritten") }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := &visit{w: w, r: r, Settings: h.Settings(), host: hostname(r.Host)}
+	if id := r.Header.Get("X-Request-Id"); plainID(id) {
+		v.id = id
+	}
+	if sni := r.Header.Values(headerSNI); len(sni) != 1 || strings.ToLower(sni[0]) != v.host || v.Hosts[v.host].IsZero() {
+		v.host = ""
+		h.fail(v, nil, web.Error{Status: http.StatusMisdirectedRequest, Title: "Wrong host",
+			Message: "This connection was made for another host.", Remedy: "Open the address again."})
+		return
+	}
+	h.route(v)
+}
+
+// route finds the handler of a path. Every one of them answers GET; sign_out answers POST too.
+func (h *Handler) route(v *visit) {
+	path, below := strings.CutPrefix(v.r.URL.Path, v.Prefix)
+	handlers := map[string]func(*visit){
+		"": h.user, "/": h.user, "/sign_in": h.signIn, "/callback": h.callback, "/redeem": h.redeem, "/return": h.restore,
+		"/sign_out": h.signOut, "/signed_out": h.signedOut,
+	}
+	handle := handlers[path]
+	switch {
+	case !below || handle == nil || path == "/callback" && !v.atAuthHost():
+		h.fail(v, nil, web.Error{Status: http.StatusNotFound, Title: "Page not found", Message: "There is no page at this address."})
+	case v.r.Method == http.MethodGet:
+		handle(v)
+	case v.r.Method == http.MethodPost && path == "/sign_out":
+		h.confirmedSignOut(v)
+	default:
+		allow := "GET"
+		if path == "/sign_out" {
+			allow = "GET, POST"
+		}
+		v.w.Header().Set("Allow", allow)
+		h.fail(v, nil, web.Error{Status: http.StatusMethodNotAllowed, Title: "Method not allowed",
+			Message: "This address can only be opened."})
+	}
+}
+
+func (v *visit) atAuthHost() bool { return v.host == v.AuthURL.Hostname() }
+
+// at is the URL of one of our paths on this host.
+func (v *visit) at(path string) string { return v.Hosts[v.host].Origin() + v.Prefix + path }
+
+// atAuth is the URL of one of our paths on the auth host.
+func (v *visit) atAuth(path string) string { return v.AuthURL.Origin() + v.Prefix + path }
+
+// query returns a parameter, "" when it is absent or stands there more than once (RFC 6749, section 3.1).
+func (v *visit) query(name string) string {
+	if values := v.r.URL.Query()[name]; len(values) == 1 {
+		return values[0]
+	}
+	return ""
+}
+
+// redirect sends the browser on. The URL is made of an origin that we know and escaped parts.
+func (v *visit) redirect(url string) {
+	h := v.w.Header()
+	h.Set("Location", url)
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	v.w.WriteHeader(http.StatusFound)
+}
+
+func (v *visit) show(p web.Page) {
+	for name, value := range p.Header {
+		v.w.Header().Set(name, value)
+	}
+	v.w.WriteHeader(p.Status)
+	_, _ = v.w.Write(p.Body) // the browser is gone if it fails
+}
+
+// fail shows an error page and, when there is a cause, logs it. A status of 500 and above is a fault of ours or of the provider's;
+// below it is something that a client can cause at will.
+func (h *Handler) fail(v *visit, cause error, page web.Error) {
+	page.Host, page.RequestID = v.host, v.id
+	if cause != nil {
+		level := slog.LevelInfo
+		if page.Status >= 500 {
+			level = slog.LevelError
+		}
+		h.Log.Log(v.r.Context(), level, "sign-in failed", "page", page.Title, "status", page.Status, "host", v.host,
+			"path", strings.TrimPrefix(v.r.URL.Path, v.Prefix), "request_id", v.id, "cause", bounded(cause.Error(), 500))
+	}
+	v.show(h.Pages.Error(page))
+}
+
+// unavailable answers when the store cannot be asked.
+func (h *Handler) unavailable(v *visit, cause error) {
+	h.fail(v, cause, web.Error{Status: http.StatusServiceUnavailable, Title: "Not available",
+		Message: "Your session cannot be looked up at the moment.", Remedy: "Try again in a few seconds.", RetryURL: v.signInURL("/")})
+}
+
+// current returns the browser's session at this host, or nil.
+func (h *Handler) current(v *visit) (*session.Session, error) {
+	for _, cookie := range v.r.CookiesNamed(session.CookieName) {
+		s, err := h.Sessions.Find(v.r.Context(), cookie.Value, v.host)
+		if !errors.Is(err, session.ErrNone) {
+			return s, err
+		}
+	}
+	return nil, nil
+}
+
+// hostname is a Host header in lower case without its port.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.Trim(host[i+1:], "0123456789") == "" {
+		host = host[:i]
+	}
+	return strings.ToLower(host)
+}
+
+// plainID says whether an id is safe to show and log as it is: Envoy's is a UUID.
+func plainID(id string) bool {
+	return len(id) >= 16 && len(id) <= 64 && strings.Trim(id, "0123456789abcdefABCDEF-") == ""
+}
+
+// bounded cuts a text from outside to n bytes at most.
+func bounded(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

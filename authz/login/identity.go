@@ -1,0 +1,206 @@
+package login
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"doorward/authz/config"
+	"doorward/authz/session"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+)
+
+// maxSubject is the longest subject (OpenID Connect Core 1.0, section 2).
+const maxSubject = 255
+
+// protocolClaims are about the token, not about the person.
+func protocolClaims() []string {
+	return []string{
+		"iss", "aud", "exp", "iat", "nbf", "jti", "azp", "nonce", "at_hash", "c_hash", "s_hash", "sid", "auth_time", "acr", "amr", "typ",
+		"session_state", "_claim_names", "_claim_sources",
+	}
+}
+
+// identify exchanges a code and returns the session that it gives a right to, not yet stored. Everything that OpenID Connect Core 1.0,
+// section 3.1.3.7, asks for is checked: signature by a key of the provider, algorithm among those that it announced and never none or
+// HMAC, issuer, audience, authorized party, expiry, nonce, and the access token's hash when there is one.
+func (h *Handler) identify(ctx context.Context, v *visit, m *metadata, a attempt, code string) (session.Session, error) {
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, m.client), 2*providerTimeout)
+	defer cancel()
+	token, err := m.oauth(v).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
+	if err != nil {
+		return session.Session{}, fmt.Errorf("exchange the code: %w", tokenError(err))
+	}
+	raw, ok := token.Extra("id_token").(string)
+	if !ok {
+		return session.Session{}, errors.New("the token endpoint sent no ID token: is the scope openid allowed for this client?")
+	}
+	id, err := m.oidc.Verifier(&oidc.Config{ClientID: v.IDP.ClientID, Now: h.Now}).Verify(ctx, raw)
+	if err != nil {
+		return session.Session{}, fmt.Errorf("verify the ID token: %w", err)
+	}
+	claims, err := claimsOf(id)
+	if err != nil {
+		return session.Session{}, fmt.Errorf("read the ID token: %w", err)
+	}
+	if err := checkToken(id, claims, v.IDP.ClientID, a.Nonce, token.AccessToken); err != nil {
+		return session.Session{}, err
+	}
+	if err := m.addUserinfo(ctx, v.IDP, token, id.Subject, claims); err != nil {
+		return session.Session{}, err
+	}
+	if names, ok := claims["_claim_names"].(map[string]any); ok && names[groupsClaim(v.IDP)] != nil {
+		h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", id.Subject, "provider", v.IDP.Name)
+	}
+	s := h.newSession(v, claims)
+	s.Tokens = session.Tokens{ID: raw, Access: token.AccessToken, Refresh: token.RefreshToken, Expiry: token.Expiry}
+	return s, nil
+}
+
+// tokenError keeps the body of an answer that is no OAuth error out of the log.
+func tokenError(err error) error {
+	var refused *oauth2.RetrieveError
+	if errors.As(err, &refused) && refused.ErrorCode == "" && refused.Response != nil {
+		return fmt.Errorf("the token endpoint answered %s", refused.Response.Status)
+	}
+	return err
+}
+
+// checkToken checks what the verifier leaves to us.
+func checkToken(id *oidc.IDToken, claims map[string]any, client, nonce, access string) error {
+	azp, has := claims["azp"]
+	switch {
+	case id.Nonce != nonce:
+		return errors.New("the ID token has another nonce: it was made for another sign-in")
+	case has && azp != client, !has && len(id.Audience) > 1:
+		return fmt.Errorf("the ID token was made for %v", azp)
+	case id.Subject == "" || len(id.Subject) > maxSubject:
+		return fmt.Errorf("the ID token has a subject of %d bytes, it must have 1 to %d", len(id.Subject), maxSubject)
+	case id.AccessTokenHash != "":
+		if err := id.VerifyAccessToken(access); err != nil {
+			return fmt.Errorf("access token: %w", err)
+		}
+	}
+	return nil
+}
+
+// claimsOf decodes the claims of a token or an answer, with numbers as they are.
+func claimsOf(c interface{ Claims(any) error }) (map[string]any, error) {
+	var raw json.RawMessage
+	if err := c.Claims(&raw); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	claims := map[string]any{}
+	return claims, d.Decode(&claims)
+}
+
+// addUserinfo adds what the ID token lacks, when it lacks name, e-mail or groups and the provider has a userinfo endpoint. What the ID token
+// says is never replaced. A provider that has the endpoint but does not answer there ends the sign-in: without the missing claims
+// a policy might decide otherwise.
+func (m *metadata) addUserinfo(ctx context.Context, idp config.IDP, token *oauth2.Token, subject string, claims map[string]any) error {
+	complete := claims["email"] != nil && claims["name"] != nil && claims[groupsClaim(idp)] != nil
+	if complete || m.oidc.UserInfoEndpoint() == "" {
+		return nil
+	}
+	info, err := m.oidc.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	if err != nil {
+		return fmt.Errorf("userinfo: %w", err)
+	}
+	if info.Subject != subject {
+		return errors.New("userinfo: it is about another subject than the ID token") // OpenID Connect Core 1.0, section 5.3.4
+	}
+	more, err := claimsOf(info)
+	if err != nil {
+		return fmt.Errorf("userinfo: %w", err)
+	}
+	merge(claims, more)
+	return nil
+}
+
+// merge adds claims that are absent. Whether an e-mail is verified is only taken together with the same e-mail.
+func merge(claims, more map[string]any) {
+	email, has := claims["email"]
+	if !has {
+		delete(claims, "email_verified")
+	}
+	for name, value := range more {
+		if _, has := claims[name]; !has && name != "email_verified" {
+			claims[name] = value
+		}
+	}
+	verified, says := more["email_verified"]
+	if _, said := claims["email_verified"]; says && !said && (!has || email == more["email"]) {
+		claims["email_verified"] = verified
+	}
+}
+
+// newSession reads the claims. The subject becomes the user's id as it is: there is one provider.
+func (h *Handler) newSession(v *visit, claims map[string]any) session.Session {
+	text := func(name string) string {
+		s, _ := claims[name].(string)
+		return s
+	}
+	s := session.Session{
+		Provider: v.IDP.Name, Issuer: v.IDP.Issuer.String(), Subject: text("sub"), SID: text("sid"),
+		Expires: h.Now().Add(v.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
+	}
+	s.User = session.User{
+		ID: s.Subject, Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(v.IDP)]), Claims: maps.Clone(claims),
+	}
+	verified, said := claims["email_verified"]
+	s.User.EmailVerified = s.User.Email != "" && (verified == true || verified == "true" || !said && v.IDP.TrustEmail)
+	if s.User.Name == "" {
+		s.User.Name = text("preferred_username")
+	}
+	for _, name := range protocolClaims() {
+		delete(s.User.Claims, name)
+	}
+	return s
+}
+
+func groupsClaim(idp config.IDP) string {
+	if idp.GroupsClaim == "" {
+		return "groups"
+	}
+	return idp.GroupsClaim
+}
+
+// texts reads a claim that is a string or an array of them. Anything else is an empty list, and so is what is no string in an array.
+func texts(claim any) []string {
+	list := []string{}
+	switch c := claim.(type) {
+	case string:
+		if c != "" {
+			list = append(list, c)
+		}
+	case []any:
+		for _, element := range c {
+			if s, ok := element.(string); ok && s != "" {
+				list = append(list, s)
+			}
+		}
+	}
+	return slices.Clip(list)
+}
+
+// unixTime reads a NumericDate (RFC 7519, section 2), or returns the zero time.
+func unixTime(claim any) time.Time {
+	n, ok := claim.(json.Number)
+	if !ok {
+		return time.Time{}
+	}
+	seconds, err := n.Float64()
+	if err != nil || seconds <= 0 || seconds > 1<<40 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0)
+}

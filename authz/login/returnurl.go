@@ -1,0 +1,102 @@
+package login
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// maxReturn is how long a return URL may be to be kept in a sealed cookie. With all else that stands there it stays below maxCookie.
+const maxReturn = 800
+
+// returnURL returns a path and query of this host that is safe to go back to, as it was asked for, with bytes that do not belong in a
+// URL escaped; "/" for anything else. What it returns begins with exactly one slash and, read as the WHATWG URL Standard says (section
+// 4.4: backslashes are slashes, tabs and newlines are dropped, dot segments are resolved), names a path of the same host. Our own
+// paths are no place to return to, since they would loop or sign out, except the user page and the page that restores.
+func returnURL(raw, prefix string) string {
+	const home = "/"
+	if !strings.HasPrefix(raw, "/") || strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) >= 0 {
+		return home
+	}
+	rawPath, _, _ := strings.Cut(raw, "?")
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || strings.Contains(rawPath, `\`) || namesHost(u.Path) {
+		return home
+	}
+	if ours(u.Path, prefix) {
+		return home
+	}
+	return escaped(raw)
+}
+
+// namesHost says whether a path begins with two slashes, at once or when its dot segments are resolved.
+func namesHost(p string) bool {
+	segments := strings.Split(strings.ReplaceAll(p, `\`, "/"), "/")[1:]
+	for i, s := range segments {
+		if s == "" {
+			return i < len(segments)-1
+		}
+		if s != "." && s != ".." {
+			return false
+		}
+	}
+	return false
+}
+
+// ours says whether a decoded path leads to one of our handlers that is no place to return to. Path parameters (;x) are left out, as
+// they are in matching.
+func ours(p, prefix string) bool {
+	segments := strings.Split(p, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	clean := path.Clean(strings.Join(segments, "/"))
+	return strings.HasPrefix(clean, prefix+"/") && clean != prefix+"/return"
+}
+
+// escaped replaces bytes that are not ASCII, so that the URL survives a header and JSON.
+func escaped(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if s[i] < 0x80 {
+			b.WriteByte(s[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		}
+	}
+	return b.String()
+}
+
+// back is where a return URL leads: always an absolute URL at this host's own origin, so that no reading of the path can change the host.
+func (v *visit) back(to string) string { return v.Hosts[v.host].Origin() + to }
+
+// signInURL is where a sign-in at this host begins.
+func (v *visit) signInURL(to string) string { return v.at("/sign_in?return=" + url.QueryEscape(to)) }
+
+// target reads a parameter that names where to go after a sign-out: a path of this host, or an absolute URL at the origin of a host that
+// we have. It returns an absolute URL, or "".
+func (v *visit) target(raw string) string {
+	if raw == "" {
+		return ""
+	}
+	if strings.HasPrefix(raw, "/") {
+		if to := returnURL(raw, v.Prefix); to == escaped(raw) {
+			return v.back(to)
+		}
+		return ""
+	}
+	for _, host := range v.Hosts {
+		rest, ok := strings.CutPrefix(raw, host.Origin())
+		if !ok {
+			continue
+		}
+		if rest == "" {
+			rest = "/"
+		}
+		if to := returnURL(rest, v.Prefix); to == escaped(rest) {
+			return host.Origin() + to
+		}
+	}
+	return ""
+}
