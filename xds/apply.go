@@ -59,10 +59,14 @@ func (w *wait) end() {
 func (s *Server) install(r *Resources) map[*stream]*wait {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	first := s.served == nil
 	changed := changes(s.served, r)
 	s.served = r
 	waits := make(map[*stream]*wait, len(s.streams))
 	for st := range s.streams {
+		if first {
+			st.markAll()
+		}
 		st.change(changed)
 		waits[st] = st.wait
 		st.signal()
@@ -110,6 +114,22 @@ func (st *stream) change(changed []key) {
 		}
 	}
 	st.recheckAll()
+}
+
+// markAll works out what is due for everything that the Envoy asked for, and has from an earlier stream, before there was
+// anything to compare it with.
+func (st *stream) markAll() {
+	for k, f := range st.feeds {
+		if f == nil {
+			continue
+		}
+		for name := range f.held {
+			f.mark(name, st.server.served.set[k][name])
+		}
+		for name := range f.subscribed {
+			f.mark(name, st.server.served.set[k][name])
+		}
+	}
 }
 
 // owed are the names that are due or in flight.

@@ -147,6 +147,7 @@ func (f *feed) compose(k kind, served map[string]*resource, limit int) *batch {
 	if f.pending != nil {
 		return nil
 	}
+	f.again = slices.DeleteFunc(f.again, func(b *batch) bool { return len(b.items) == 0 })
 	if len(f.again) > 0 {
 		return f.composeAgain(served, limit)
 	}

@@ -268,7 +268,16 @@ func (f *front) serve(routes string) {
 func (f *front) apply(r *Resources) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return f.server.Apply(ctx, r)
+	err := f.server.Apply(ctx, r)
+	// Envoy acknowledges its first listener a moment before it listens.
+	f.eventually("Envoy listens", func() error {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.https))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return err
 }
 
 // client speaks to the https listener; every name leads there. serverName is the SNI, "" for the URL's host.

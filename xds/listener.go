@@ -69,6 +69,7 @@ func secureListener(c *config.Config) (*listenerv3.Listener, error) {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: mustPack(&inspectorv3.TlsInspector{})},
 		}},
 		ListenerFiltersTimeout: durationpb.New(inspectionTimeout),
+		FilterChainMatcher:     byServerName(httpsListener),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:                          httpsListener,
 			TransportSocket:               socket,

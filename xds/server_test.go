@@ -23,6 +23,26 @@ func TestServerWaitsForTheFirstApply(t *testing.T) {
 	e.expect(secretKind, "h0")
 }
 
+func TestServerTakesOverWhatWasAskedBeforeTheFirstApply(t *testing.T) {
+	c := newControl(t)
+	e := c.connect("one")
+	e.resume(clusterKind, map[string]string{"gone": "1"})
+	e.resume(secretKind, map[string]string{"h1": "1"}, "h1", "h0", "stranger")
+	e.silent(clusterKind, secretKind)
+	done := c.start(hosts(1).build(t))
+	e.ack(e.expect(secretKind, "-stranger", "h0"))
+	clusters := e.expect(clusterKind, "up")
+	c.notDone(done)
+	e.ack(clusters)
+	e.ack(e.expect(clusterKind, "-gone"))
+	e.ack(e.expect(secretKind, "-h1"))
+	e.subscribe(listenerKind)
+	e.nack(e.expect(listenerKind, httpsListener), "no")
+	if err := c.done(done); err == nil {
+		t.Error("the rejected listener is not reported")
+	}
+}
+
 func TestServerAnswersAnEmptyWorld(t *testing.T) {
 	c := newControl(t)
 	e := c.connect("one")

@@ -1,0 +1,53 @@
+package xds
+
+import (
+	corexds "github.com/cncf/xds/go/xds/core/v3"
+	matcherxds "github.com/cncf/xds/go/xds/type/matcher/v3"
+	networkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// hostName is what a server name may look like for the control plane to hear of it. It is as wide as hosts can be, and no
+// wider: a server name is any bytes that a stranger likes, and Envoy would put them into a request for a certificate. Bytes
+// that are no UTF-8 make that request one that cannot be decoded, so that a single handshake would end the ADS stream,
+// and end it again each time that Envoy resumes its subscriptions.
+const hostName = `[a-z0-9_-][a-z0-9._-]*`
+
+// byServerName leads a connection whose server name looks like a host to a filter chain. Any other, and one without a
+// server name, has no chain: Envoy closes it.
+func byServerName(chain string) *matcherxds.Matcher {
+	looksLikeAHost := &matcherxds.Matcher_MatcherList_Predicate{
+		MatchType: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_{
+			SinglePredicate: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate{
+				Input: &corexds.TypedExtensionConfig{
+					Name:        "envoy.matching.inputs.server_name",
+					TypedConfig: mustPack(&networkv3.ServerNameInput{}),
+				},
+				Matcher: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+					ValueMatch: &matcherxds.StringMatcher{MatchPattern: &matcherxds.StringMatcher_SafeRegex{
+						SafeRegex: &matcherxds.RegexMatcher{
+							EngineType: &matcherxds.RegexMatcher_GoogleRe2{GoogleRe2: &matcherxds.RegexMatcher_GoogleRE2{}},
+							Regex:      hostName,
+						},
+					}},
+				},
+			},
+		},
+	}
+	return &matcherxds.Matcher{MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: &matcherxds.Matcher_MatcherList{
+		Matchers: []*matcherxds.Matcher_MatcherList_FieldMatcher{{Predicate: looksLikeAHost, OnMatch: toChain(chain)}},
+	}}}
+}
+
+// toChain is the outcome of a match: the name of a filter chain.
+func toChain(name string) *matcherxds.Matcher_OnMatch {
+	body := new(anypb.Any)
+	if err := anypb.MarshalFrom(body, wrapperspb.String(name), proto.MarshalOptions{Deterministic: true}); err != nil {
+		panic("xds: filter chain name: " + err.Error()) // a string of ours
+	}
+	return &matcherxds.Matcher_OnMatch{OnMatch: &matcherxds.Matcher_OnMatch_Action{
+		Action: &corexds.TypedExtensionConfig{Name: "filter_chain", TypedConfig: body},
+	}}
+}
