@@ -39,6 +39,7 @@ func newFixtures(t testing.TB) map[string]string {
 		t.Fatal(err)
 	}
 	files["fixtures/sec1.key"] = armour("EC PARAMETERS", []byte{6, 0}) + armour("EC PRIVATE KEY", sec1)
+	files["fixtures/garbled.key"] = armour("PRIVATE KEY", []byte("garbled"))
 	files["fixtures/garbled.pem"] = files["fixtures/app.pem"] + armour("CERTIFICATE", []byte("garbled"))
 	return files
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/rogpeppe/go-internal/txtar"
 )
@@ -58,7 +60,7 @@ func checkProblems(t *testing.T, err error) {
 		t.Fatalf("the error is %T with %d problems", err, len(problems))
 	}
 	for _, p := range problems {
-		if p.Message == "" || p.File == "" {
+		if p.Message == "" || p.File == "" || strings.ContainsFunc(p.String(), unicode.IsControl) {
 			t.Errorf("problem %+v does not say what and where", p)
 		}
 	}

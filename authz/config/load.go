@@ -71,13 +71,12 @@ func (l *loader) open(path string, out any) *document {
 	l.order = append(l.order, path)
 	data, err := l.files.file(path)
 	if err != nil {
-		message := strings.TrimPrefix(err.Error(), path+" ")
-		l.problems = append(l.problems, Problem{Position: Position{File: path}, Message: message})
+		l.note(Problem{Position: Position{File: path}, Message: strings.TrimPrefix(err.Error(), path+" ")})
 		return nil
 	}
 	doc, problem := parse(path, data)
 	if problem != nil {
-		l.problems = append(l.problems, *problem)
+		l.note(*problem)
 		return nil
 	}
 	l.decode(doc, out)

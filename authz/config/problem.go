@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxProblems bounds what one load reports, so that a hostile or a mistaken file cannot make a report without end.
@@ -57,18 +58,29 @@ type report struct {
 	full     bool
 }
 
+// add reports a problem of a field, unless it follows from one that is reported already.
 func (r *report) add(at place, format string, args ...any) {
-	switch {
-	case at.excused || r.full:
-	case len(r.problems) == maxProblems:
-		r.full = true
-		r.problems = append(r.problems, Problem{
-			Position: at.position(),
-			Message:  fmt.Sprintf("there are more than %d problems; correct these first", maxProblems),
-		})
-	default:
-		r.problems = append(r.problems, Problem{Position: at.position(), Field: at.field, Message: fmt.Sprintf(format, args...)})
+	if !at.excused && !r.full {
+		r.note(Problem{Position: at.position(), Field: at.field, Message: fmt.Sprintf(format, args...)})
 	}
+}
+
+func (r *report) note(p Problem) {
+	if r.full = len(r.problems) == maxProblems; r.full {
+		p.Field, p.Message = "", fmt.Sprintf("there are more than %d problems; correct these first", maxProblems)
+	}
+	p.Field, p.Message = oneLine(p.Field), oneLine(p.Message)
+	r.problems = append(r.problems, p)
+}
+
+// oneLine replaces what could forge or hide a part of a report: line breaks, control characters, changes of direction.
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // err is the Problems sorted by file and position, or nil when there are none.

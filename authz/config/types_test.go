@@ -26,7 +26,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 	const hush = "hush-hush"
 	c := Config{IDP: IDP{ClientID: "doorward", ClientSecret: hush}}
 	s := c.IDP.ClientSecret
-	printed := map[string]string{}
+	printed := map[string]string{"String": s.String()}
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q", "%x", "%X", "%d", "%10s"} {
 		printed["fmt "+verb] = fmt.Sprintf(verb, s)
 		printed["fmt in "+verb] = fmt.Sprintf(verb, c)
