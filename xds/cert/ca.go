@@ -30,7 +30,12 @@ const (
 	backdate = time.Hour
 )
 
-// LocalCA issues certificates for single hosts. Safe for concurrent use.
+// maxCommonName is in characters: RFC 5280, appendix A.1, ub-common-name. Nobody reads it where there is a subjectAltName.
+const maxCommonName = 64
+
+// LocalCA issues certificates for single hosts. Safe for concurrent use. Its root bears no name constraints: tls.local_ca lets it issue for
+// any host of the configuration, hosts come and go, and a constraint cannot be changed without everybody trusting a new root. So ca.key is
+// worth as much as the trust that people put into ca.pem; it never leaves its directory.
 type LocalCA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -187,9 +192,13 @@ func (ca *LocalCA) issue(host string, now time.Time) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	subject := pkix.Name{Organization: []string{"Doorward"}}
+	if len(host) <= maxCommonName {
+		subject.CommonName = host
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: host},
+		Subject:      subject,
 		DNSNames:     []string{host},
 		NotBefore:    now.Add(-backdate),
 		NotAfter:     now.Add(leafLife),

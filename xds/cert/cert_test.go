@@ -1,6 +1,9 @@
 package cert
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"os"
@@ -105,6 +108,84 @@ func TestBrokenCAIsReported(t *testing.T) {
 		if _, err := NewLocalCA(dir); err == nil || !strings.Contains(err.Error(), "local CA") {
 			t.Errorf("%s: error %v, want one that names the local CA", name, err)
 		}
+	}
+}
+
+// write puts a certificate of the CA for the names into files.
+func write(t *testing.T, ca *LocalCA, life time.Duration, names ...string) config.Certificate {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial(), DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
+	}, ca.cert, private.Public(), ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := encodeKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	c := config.Certificate{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+	if err := os.WriteFile(c.CertFile, encodeCert(der), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.KeyFile, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestSourcePrefers(t *testing.T) {
+	ca := newCA(t, t.TempDir())
+	day := 24 * time.Hour
+	certificates := []config.Certificate{
+		write(t, ca, day, "*.Example.com", "example.com"),
+		write(t, ca, 3*day, "a.example.com"),
+		write(t, ca, 2*day, "a.example.com", "b.example.com", "*.deep.example.com"),
+	}
+	s, err := NewSource(&config.Config{TLS: config.TLS{Certificates: certificates}}, ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]int{
+		"example.com": 0, "any.example.com": 0, "a.example.com": 1, "b.example.com": 2, "x.deep.example.com": 2,
+		"deep.example.com": 0, "x.any.example.com": -1, "x.y.deep.example.com": -1, "com": -1, "": -1,
+	} {
+		chain, _, err := s.Certificate(host)
+		if want < 0 {
+			if err == nil {
+				t.Errorf("%q has a certificate", host)
+			}
+			continue
+		}
+		text, readErr := os.ReadFile(certificates[want].CertFile)
+		if err != nil || readErr != nil || string(chain) != string(text) {
+			t.Errorf("%q: another certificate than number %d, or %v", host, want, err)
+		}
+	}
+	if _, err := NewSource(&config.Config{TLS: config.TLS{Certificates: []config.Certificate{write(t, ca, day)}}}, ca); err == nil ||
+		!strings.Contains(err.Error(), "names no host") {
+		t.Errorf("a certificate without names: %v", err)
+	}
+	if _, err := load(certificates[0], time.Now().Add(-2*day)); err == nil || !strings.Contains(err.Error(), "not yet") {
+		t.Errorf("a certificate of the future: %v", err)
+	}
+}
+
+func TestLocalCATakesLongHosts(t *testing.T) {
+	dir := t.TempDir()
+	ca := newCA(t, dir)
+	host := strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".localhost"
+	chain, key, err := ca.Certificate(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(t, filepath.Join(dir, "ca.pem"), host, chain, key, time.Now()); err != nil {
+		t.Error(err)
 	}
 }
 

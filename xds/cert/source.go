@@ -2,6 +2,7 @@ package cert
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -14,20 +15,21 @@ import (
 // Source finds the certificate of a host: a file that names it, else the local CA where that is allowed. Immutable but for the CA's leaves;
 // safe for concurrent use.
 type Source struct {
-	files    []file
+	byName   map[string]file // by DNS name of the certificate, in lower case, wildcards as they stand
 	ca       *LocalCA
 	everyone bool // the CA may issue for any host, not only below .localhost
 }
 
-// file is a certificate from a file, with the names that it is good for.
+// file is a certificate from a file.
 type file struct {
-	pair
-	leaf *tls.Certificate
+	chain, key []byte
+	leaf       *x509.Certificate
 }
 
-// NewSource reads the configuration's certificate files. The error joins every file's problem.
+// NewSource reads the configuration's certificate files. The error joins every file's problem. Where several name a host, the one that is
+// good for longest serves it.
 func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
-	s := &Source{ca: ca, everyone: c.TLS.LocalCA}
+	s := &Source{byName: make(map[string]file), ca: ca, everyone: c.TLS.LocalCA}
 	var errs []error
 	for _, f := range c.TLS.Certificates {
 		loaded, err := load(f, time.Now())
@@ -35,7 +37,12 @@ func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
 			errs = append(errs, err)
 			continue
 		}
-		s.files = append(s.files, loaded)
+		for _, name := range loaded.leaf.DNSNames {
+			name = strings.ToLower(name)
+			if old, ok := s.byName[name]; !ok || loaded.leaf.NotAfter.After(old.leaf.NotAfter) {
+				s.byName[name] = loaded
+			}
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -57,16 +64,27 @@ func load(c config.Certificate, now time.Time) (file, error) {
 	if err != nil {
 		return file{}, fmt.Errorf("tls.certificates: %s with %s: %w", c.CertFile, c.KeyFile, err)
 	}
+	if now.Before(parsed.Leaf.NotBefore) {
+		return file{}, fmt.Errorf("tls.certificates: %s is good from %s on, not yet", c.CertFile, parsed.Leaf.NotBefore.Format(time.DateTime))
+	}
+	if len(parsed.Leaf.DNSNames) == 0 {
+		return file{}, fmt.Errorf("tls.certificates: %s names no host (subjectAltName): clients would refuse it", c.CertFile)
+	}
 	if now.After(parsed.Leaf.NotAfter) {
 		return file{}, fmt.Errorf("tls.certificates: %s expired on %s: renew it", c.CertFile, parsed.Leaf.NotAfter.Format(time.DateTime))
 	}
-	return file{pair{chain: chain, key: key}, &parsed}, nil
+	return file{chain, key, parsed.Leaf}, nil
 }
 
-// Certificate returns the PEM chain and key of a host, exact and in lower case. A file wins over the local CA.
+// Certificate returns the PEM chain and key of a host, exact and in lower case. A file that names the host wins over one with a
+// wildcard, and either over the local CA.
 func (s *Source) Certificate(host string) (chain, key []byte, err error) {
-	for _, f := range s.files {
-		if f.leaf.Leaf.VerifyHostname(host) == nil {
+	if f, ok := s.byName[host]; ok {
+		return f.chain, f.key, nil
+	}
+	// A wildcard stands for one label: RFC 9525, section 6.3.
+	if _, parent, ok := strings.Cut(host, "."); ok {
+		if f, ok := s.byName["*."+parent]; ok {
 			return f.chain, f.key, nil
 		}
 	}
