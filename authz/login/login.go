@@ -152,13 +152,15 @@ func (v *visit) show(p web.Page) {
 	_, _ = v.w.Write(p.Body) // the browser is gone if it fails
 }
 
-// fail shows an error page and, when there is a cause, logs it. A status of 500 and above is a fault of ours or of the provider's;
-// below it is something that a client can cause at will.
+// fail shows an error page and, when there is a cause, logs it: as an error only what a client cannot cause at will.
 func (h *Handler) fail(v *visit, cause error, page web.Error) {
 	page.Host, page.RequestID = v.host, v.id
 	if cause != nil {
 		level := slog.LevelInfo
-		if page.Status >= 500 {
+		switch {
+		case page.Status == http.StatusBadGateway: // the provider's fault, or a client's that makes answers up
+			level = slog.LevelWarn
+		case page.Status >= 500:
 			level = slog.LevelError
 		}
 		h.Log.Log(v.r.Context(), level, "sign-in failed", "page", page.Title, "status", page.Status, "host", v.host,

@@ -79,7 +79,24 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// newWorld has the demo's provider, which is made of a certified library.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorldOf(t)
+	w.idp = w.must(demo.New(demo.Config{
+		Issuer: w.issuer, Key: providerRSA(),
+		Client: demo.Client{ID: "doorward", Secret: "s3cret", RedirectURIs: []string{auth + prefix + "/callback"},
+			PostLogoutRedirectURIs: []string{auth + prefix + "/signed_out"}},
+		Users: []demo.User{
+			{Username: "alice", Password: "alice", Name: "Alice Adams", Email: "alice@example.com", Groups: []string{"grafana-admins", "engineering"}},
+			{Username: "bob", Password: "bob", Name: "Bob", Email: "bob@example.com"},
+		},
+	})).(http.Handler)
+	return w
+}
+
+// newWorldOf has no provider yet, but its issuer.
+func newWorldOf(t *testing.T) *world {
 	t.Helper()
 	w := &world{T: t}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -94,15 +111,6 @@ func newWorld(t *testing.T) *world {
 	}))
 	t.Cleanup(server.Close)
 	w.issuer = server.URL
-	w.idp = w.must(demo.New(demo.Config{
-		Issuer: w.issuer, Key: providerRSA(),
-		Client: demo.Client{ID: "doorward", Secret: "s3cret", RedirectURIs: []string{auth + prefix + "/callback"},
-			PostLogoutRedirectURIs: []string{auth + prefix + "/signed_out"}},
-		Users: []demo.User{
-			{Username: "alice", Password: "alice", Name: "Alice Adams", Email: "alice@example.com", Groups: []string{"grafana-admins", "engineering"}},
-			{Username: "bob", Password: "bob", Name: "Bob", Email: "bob@example.com"},
-		},
-	})).(http.Handler)
 	w.serve()
 	return w
 }
@@ -396,8 +404,16 @@ func (w *world) logged(parts ...string) bool {
 
 // call asks the handler directly, as Envoy would.
 func (w *world) call(method, host, target string, header http.Header) answer {
-	r := httptest.NewRequestWithContext(context.Background(), method, target, nil)
-	r.Host = host
+	u, err := url.Parse(target)
+	if err != nil {
+		panic(err)
+	}
+	return w.callURL(method, host, u, header)
+}
+
+func (w *world) callURL(method, host string, target *url.URL, header http.Header) answer {
+	r := (&http.Request{Method: method, URL: target, Host: host, Header: http.Header{}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).
+		WithContext(context.Background())
 	r.Header.Set("X-Doorward-Sni", hostname(host))
 	r.Header.Set("X-Request-Id", envoyID)
 	maps.Copy(r.Header, header)

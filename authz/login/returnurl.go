@@ -20,28 +20,29 @@ func returnURL(raw, prefix string) string {
 		return home
 	}
 	rawPath, _, _ := strings.Cut(raw, "?")
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || strings.Contains(rawPath, `\`) || namesHost(u.Path) {
+	decoded, err := url.PathUnescape(rawPath)
+	if err != nil || strings.Contains(rawPath, `\`) || namesHost(decoded) || ours(decoded, prefix) {
 		return home
 	}
-	if ours(u.Path, prefix) {
+	if u, err := url.Parse(raw); err != nil || u.Scheme != "" || u.Host != "" || u.User != nil {
 		return home
 	}
 	return escaped(raw)
 }
 
-// namesHost says whether a path begins with two slashes, at once or when its dot segments are resolved.
+// namesHost says whether a decoded path begins with two slashes, at once or when its dot segments are resolved.
 func namesHost(p string) bool {
-	segments := strings.Split(strings.ReplaceAll(p, `\`, "/"), "/")[1:]
-	for i, s := range segments {
-		if s == "" {
-			return i < len(segments)-1
-		}
-		if s != "." && s != ".." {
-			return false
+	var resolved []string
+	for _, s := range strings.Split(strings.ReplaceAll(p, `\`, "/"), "/")[1:] {
+		switch {
+		case s == ".":
+		case s != "..":
+			resolved = append(resolved, s)
+		case len(resolved) > 0:
+			resolved = resolved[:len(resolved)-1]
 		}
 	}
-	return false
+	return len(resolved) > 1 && resolved[0] == ""
 }
 
 // ours says whether a decoded path leads to one of our handlers that is no place to return to. Path parameters (;x) are left out, as

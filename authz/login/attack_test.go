@@ -1,0 +1,500 @@
+package login
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"doorward/authz/session"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+var stray = []string{"This sign-in cannot go on",
+	"It was begun in another browser or more than five minutes ago, it is over, or this browser does not keep this site's cookies.",
+	"Try again, and allow cookies for this site.", "Try again", "Status 400 Request id " + envoyID}
+
+var notRedeemed = []string{"The sign-in was not completed here",
+	"It was begun in another browser or more than a few minutes ago, or this browser does not keep this site's cookies.",
+	"Try again, and allow cookies for this site.", "Try again", "Status 400 Request id " + envoyID}
+
+// atCallback is a browser whose next step is the provider's answer.
+func (w *world) atCallback(target, user string) (b *browser, callback string) {
+	w.Helper()
+	b = w.browser()
+	return b, b.callback(b.get(target), user)
+}
+
+// with returns a URL with one parameter changed; several values repeat it, none take it away.
+func with(target, name string, values ...string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		panic(err)
+	}
+	q := u.Query()
+	q[name] = values
+	if len(values) == 0 {
+		q.Del(name)
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+func param(target, name string) string {
+	u, _ := url.Parse(target)
+	return u.Query().Get(name)
+}
+
+func TestForeignState(t *testing.T) {
+	w := newWorld(t)
+	b, callback := w.atCallback(auth+"/", "alice")
+	state := param(callback, "state")
+	for name, forged := range map[string][]string{
+		"none": {}, "empty": {""}, "short": {"abc"}, "another id": {"00000000" + state[8:]}, "the id alone": {state[:8]},
+		"another secret": {state[:9] + strings.Repeat("A", 22)}, "cut": {state[:len(state)-1]}, "longer": {state + "A"}, "twice": {state, state},
+		"upper case": {strings.ToUpper(state[:8]) + state[8:]}, "not hexadecimal": {"../../..." + state}, "binary": {"\xff\x00\x00\x00\x00\x00\x00\x00\x00"},
+	} {
+		b.shows(name, b.step(with(callback, "state", forged...)), 400, stray...)
+	}
+	if b.session(auth) != nil {
+		t.Fatal("signed in")
+	}
+	if got := b.get(callback); got.body != "application for alice at /" {
+		t.Errorf("the attempt did not survive the attacks: %d %s", got.StatusCode, got.text())
+	}
+}
+
+func TestStateReused(t *testing.T) {
+	w := newWorld(t)
+	b, callback := w.atCallback(auth+"/x", "alice")
+	u, _ := url.Parse(auth)
+	kept := b.Jar.Cookies(u)
+	b.get(callback)
+	if got := b.step(callback).next(t); got != auth+"/" {
+		t.Errorf("the back button leads to %s, want %s/", got, auth)
+	}
+	again := w.browser()
+	b.shows("without the cookie", again.step(callback), 400, stray...)
+	again.Jar.SetCookies(u, kept) // a browser that keeps what it was told to drop
+	page := again.step(callback)
+	again.shows("with the cookie", page, 502, "The sign-in failed", "The answer of the sign-in service could not be verified.")
+	if again.session(auth) != nil {
+		t.Error("signed in twice with one answer")
+	}
+	if got := page.link(t); got != auth+prefix+"/sign_in?return=%2Fx" {
+		t.Errorf("try again leads to %s", got)
+	}
+}
+
+// TestLoginCSRF has a person open the answer that the provider gave to somebody else.
+func TestLoginCSRF(t *testing.T) {
+	w := newWorld(t)
+	_, callback := w.atCallback(auth+"/", "bob")
+	b, own := w.atCallback(auth+"/", "alice")
+	b.shows("another browser's answer", b.step(callback), 400, stray...)
+	mixed := with(callback, "state", param(own, "state"))
+	b.shows("another's code with one's own state", b.step(mixed), 502, "The sign-in failed")
+	if b.session(auth) != nil {
+		t.Error("signed in as somebody else")
+	}
+}
+
+func TestAttemptExpired(t *testing.T) {
+	w := newWorld(t)
+	b, callback := w.atCallback(auth+"/", "alice")
+	w.offset.Add(int64(attemptLife))
+	b.shows("a late answer", b.step(callback), 400, stray...)
+	if !w.logged("level=INFO", "it has expired") {
+		t.Errorf("log: %s", w.log.String())
+	}
+	b = w.browser()
+	late := b.until(wiki+"/", auth+prefix+"/sign_in?request=")
+	w.offset.Add(int64(attemptLife))
+	b.shows("a late request", b.step(late), 400, "This sign-in cannot go on", "The address is incomplete, or more than five minutes old.", "Open the application again.")
+}
+
+// TestCodeReplayed presents a hand-off's code twice, and 20 times at once.
+func TestCodeReplayed(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(auth+"/", "alice")
+	redeem := b.until(wiki+"/x", wiki+prefix+"/redeem")
+	u, _ := url.Parse(wiki)
+	kept := b.Jar.Cookies(u)
+	if got := b.get(redeem); got.body != "application for alice at /x" {
+		t.Fatal(got.text())
+	}
+	if got := b.step(redeem).next(t); got != wiki+"/" {
+		t.Errorf("the back button leads to %s", got)
+	}
+	thief := w.browser()
+	thief.Jar.SetCookies(u, kept)
+	thief.shows("a second time", thief.step(redeem), 400, notRedeemed...)
+
+	redeem = w.another(b, "/y")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	won := 0
+	header := http.Header{"Cookie": {cookieHeader(b, wiki)}}
+	for range 20 {
+		wg.Go(func() {
+			a := w.call("GET", "wiki.example.com", strings.TrimPrefix(redeem, wiki), header)
+			for _, c := range a.Cookies() {
+				if c.Name == session.CookieName && c.Value != "" {
+					mu.Lock()
+					won++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if won != 1 {
+		t.Errorf("%d of 20 won, want 1", won)
+	}
+}
+
+// another takes the wiki's session cookie away and goes up to the next redemption.
+func (w *world) another(b *browser, path string) string {
+	u, _ := url.Parse(wiki)
+	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
+	return b.until(wiki+path, wiki+prefix+"/redeem")
+}
+
+func cookieHeader(b *browser, origin string) string {
+	u, _ := url.Parse(origin)
+	var pairs []string
+	for _, c := range b.Jar.Cookies(u) {
+		pairs = append(pairs, c.Name+"="+c.Value)
+	}
+	return strings.Join(pairs, "; ")
+}
+
+func TestCodeStolen(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(auth+"/", "alice")
+	for name, present := range map[string]func(redeem string) answer{
+		"by another browser": func(redeem string) answer { return w.browser().step(redeem) },
+		"by a browser with a hand-off of its own": func(redeem string) answer {
+			thief := w.browser()
+			thief.until(wiki+"/", auth+prefix+"/sign_in?request=")
+			flow := thief.cookies(wiki, flowCookie)[0]
+			return thief.step(with(redeem, "flow", strings.TrimPrefix(flow, flowCookie)))
+		},
+		"at another host": func(redeem string) answer { return b.step(strings.Replace(redeem, wiki, grafana, 1)) },
+		"at another host, with a hand-off there": func(redeem string) answer {
+			b.until(grafana+"/", auth+prefix+"/sign_in?request=")
+			flow := b.cookies(grafana, flowCookie)[0]
+			return b.step(with(strings.Replace(redeem, wiki, grafana, 1), "flow", strings.TrimPrefix(flow, flowCookie)))
+		},
+		"with the flow cookie of another host": func(redeem string) answer {
+			return w.call("GET", "grafana.example.com", strings.TrimPrefix(redeem, wiki), http.Header{"Cookie": {cookieHeader(b, wiki)}})
+		},
+		"without a flow":   func(redeem string) answer { return b.step(with(redeem, "flow")) },
+		"with two flows":   func(redeem string) answer { return b.step(with(redeem, "flow", param(redeem, "flow"), "00000000")) },
+		"with a wild flow": func(redeem string) answer { return b.step(with(redeem, "flow", "../../..")) },
+		"after a minute": func(redeem string) answer {
+			w.offset.Add(int64(codeLife))
+			return b.step(redeem)
+		},
+	} {
+		redeem := w.another(b, "/")
+		a := present(redeem)
+		if a.StatusCode != 400 || !strings.HasPrefix(a.text(), strings.Join(notRedeemed, "\n")) {
+			t.Errorf("%s: got %d %s", name, a.StatusCode, a.text())
+		}
+		// Whatever came out, the code is gone.
+		b.shows(name+", then by whom it was for", b.step(redeem), 400, notRedeemed...)
+	}
+	for name, code := range map[string][]string{"no code": {}, "empty": {""}, "short": {"abc"}, "unknown": {strings.Repeat("A", 43)}, "not base64url": {strings.Repeat("+", 43)}, "a key": {"../code/x"}} {
+		redeem := w.another(b, "/")
+		b.shows(name, b.step(with(redeem, "code", code...)), 400, notRedeemed...)
+		if got := b.step(redeem).next(t); got != wiki+"/" {
+			t.Errorf("%s: the true code was spoiled: %s", name, got)
+		}
+		w.offset.Add(int64(2 * time.Minute)) // not a circle
+	}
+}
+
+// TestHandOffToStranger opens the request of one browser in another that is signed in: nothing reaches the first.
+func TestHandOffToStranger(t *testing.T) {
+	w := newWorld(t)
+	attacker, victim := w.browser(), w.browser()
+	victim.signIn(auth+"/", "alice")
+	ask := attacker.until(wiki+"/", auth+prefix+"/sign_in?request=")
+	victim.shows("the victim's browser", victim.get(ask), 400, notRedeemed...)
+	if victim.session(wiki) != nil || attacker.session(wiki) != nil {
+		t.Error("somebody is signed in at the wiki")
+	}
+}
+
+func TestForgedRequest(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(auth+"/", "alice")
+	good := request{Host: "wiki.example.com", Nonce: hash([]byte("n")), Flow: "00000000"}
+	page := []string{"This sign-in cannot go on", "The address is incomplete, or more than five minutes old.", "Open the application again."}
+	for name, sealed := range map[string]string{
+		"nothing": "", "noise": strings.Repeat("A", 200), "not base64url": "%2B%2B",
+		"another host":       w.h.seal(purposeRequest, request{Host: "evil.example", Nonce: good.Nonce, Flow: good.Flow}),
+		"the auth host":      w.h.seal(purposeRequest, request{Host: authHost, Nonce: good.Nonce, Flow: good.Flow}),
+		"a wild flow":        w.h.seal(purposeRequest, request{Host: good.Host, Nonce: good.Nonce, Flow: "x&code=y"}),
+		"sealed as state":    w.h.seal(purposeState, good),
+		"sealed as flow":     w.h.seal(purposeFlow, good),
+		"sealed as sign-out": w.h.seal(purposeLeave, good),
+		"sealed as rounds":   w.h.seal(purposeRounds, good),
+		"with a byte more":   w.h.seal(purposeRequest, good) + "A",
+	} {
+		b.shows(name, b.step(auth+prefix+"/sign_in?request="+sealed), 400, page...)
+	}
+	sealed := w.h.seal(purposeRequest, good)
+	b.shows("at another host", b.step(grafana+prefix+"/sign_in?request="+sealed), 400, page...)
+	b.shows("twice", b.step(auth+prefix+"/sign_in?request="+sealed+"&request="+sealed), 400, page...)
+	if got := b.step(auth + prefix + "/sign_in?request=" + sealed).next(t); !strings.HasPrefix(got, wiki+prefix+"/redeem?code=") {
+		t.Errorf("the true one led to %s", got)
+	}
+}
+
+// TestOneKindAsAnother puts each sealed value where another belongs.
+func TestOneKindAsAnother(t *testing.T) {
+	w := newWorld(t)
+	purposes := []string{purposeState, purposeFlow, purposeRequest, purposeRounds, purposeLeave, codeKey([]byte("x"))}
+	for _, sealed := range purposes {
+		value := w.h.seal(sealed, map[string]string{"r": "/x"})
+		for _, opened := range purposes {
+			var got map[string]string
+			_, err := w.h.open(opened, value, time.Minute, &got)
+			if sealed == opened && (err != nil || got["r"] != "/x") || sealed != opened && (err != errSealed || got != nil) {
+				t.Errorf("sealed as %s, opened as %s: %v, %v", sealed, opened, got, err)
+			}
+		}
+	}
+	b, callback := w.atCallback(auth+"/", "alice")
+	u, _ := url.Parse(auth)
+	state := param(callback, "state")
+	name := stateCookie + state[:8]
+	for _, purpose := range purposes[1:] {
+		b.Jar.SetCookies(u, []*http.Cookie{{Name: name, Path: "/", Value: w.h.seal(purpose, attempt{State: hash([]byte(state)), Return: "/"})}})
+		b.shows("a state cookie sealed as "+purpose, b.step(callback), 400, stray...)
+	}
+}
+
+// TestSessionFixation plants a cookie before the sign-in.
+func TestSessionFixation(t *testing.T) {
+	w := newWorld(t)
+	u, _ := url.Parse(auth)
+	cookie := func(b *browser) string {
+		for _, c := range b.Jar.Cookies(u) {
+			if c.Name == session.CookieName {
+				return c.Value
+			}
+		}
+		return ""
+	}
+	b, callback := w.atCallback(auth+"/", "alice")
+	planted := strings.Repeat("A", 43)
+	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Value: planted, Path: "/"}})
+	b.get(callback)
+	if got := cookie(b); got == planted || got == "" || b.session(auth) == nil {
+		t.Errorf("the cookie is %q", got)
+	}
+
+	// An attacker's own session, planted while somebody signs in.
+	attacker := w.browser()
+	attacker.signIn(auth+"/", "bob")
+	b, callback = w.atCallback(auth+"/", "alice")
+	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Value: cookie(attacker), Path: "/"}})
+	b.get(callback)
+	if cookie(b) == cookie(attacker) || b.session(auth).User.ID != "alice" {
+		t.Error("the planted session went on")
+	}
+	if attacker.session(auth) != nil {
+		t.Error("the session that was replaced did not end")
+	}
+}
+
+// TestSwitchOfPerson signs in as somebody else in a second tab: the first person's cookies on other hosts end.
+func TestSwitchOfPerson(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	second := b.get(auth + "/second")
+	b.signIn(wiki+"/", "alice")
+	if got := b.fill(second, "bob"); got.body != "application for bob at /second" {
+		t.Fatalf("%d %s", got.StatusCode, got.text())
+	}
+	if s := b.session(wiki); s != nil {
+		t.Errorf("the wiki still sees %s", s.User.ID)
+	}
+	if got := b.get(wiki + "/"); got.body != "application for bob at /" {
+		t.Errorf("then: %s", got.text())
+	}
+}
+
+func TestProviderError(t *testing.T) {
+	w := newWorld(t)
+	const html = `<script>alert(1)</script>`
+	for _, c := range []struct {
+		query, wantTitle, wantMessage string
+		status                        int
+	}{
+		{"error=access_denied&error_description=" + url.QueryEscape(html), "The sign-in was refused",
+			"The sign-in was cancelled or is not allowed for you.\nIt says: " + html, 403},
+		{"error=temporarily_unavailable", "The sign-in failed", "The sign-in service answered: temporarily_unavailable\nTry again", 503},
+		{"error=" + url.QueryEscape(html), "The sign-in failed", "The sign-in service answered: " + html + "\nTry again", 502},
+		{"error=", "The sign-in failed", "The sign-in service answered: \nTry again", 502},
+		{"error=x&code=good", "The sign-in failed", "The sign-in service answered: x\nTry again", 502},
+		{"error=x&error_description=" + strings.Repeat("d", 5000), "The sign-in failed", "The sign-in service answered: x\nIt says: " + strings.Repeat("d", 300) + "\nTry again", 502},
+	} {
+		b, callback := w.atCallback(auth+"/x", "alice")
+		target := auth + prefix + "/callback?state=" + url.QueryEscape(param(callback, "state")) + "&" + c.query
+		page := b.step(target)
+		b.shows(c.query[:min(40, len(c.query))], page, c.status, c.wantTitle, strings.ReplaceAll(c.wantMessage, ": \n", ":\n"))
+		if strings.Contains(page.body, html) {
+			t.Errorf("%s: not escaped", c.query)
+		}
+		if got := page.link(t); got != auth+prefix+"/sign_in?return=%2Fx" {
+			t.Errorf("try again leads to %s", got)
+		}
+		b.shows("the same answer again", b.step(callback), 400, stray...)
+	}
+	// Without an attempt of this browser nothing of it is shown.
+	page := w.browser().step(auth + prefix + "/callback?state=00000000.AAAAAAAAAAAAAAAAAAAAAA&error=access_denied&error_description=call+me")
+	if page.StatusCode != 400 || strings.Contains(page.body, "call me") {
+		t.Errorf("got %d %s", page.StatusCode, page.text())
+	}
+}
+
+func TestNonceMismatch(t *testing.T) {
+	f := newFake(t)
+	for name, nonce := range map[string]any{"another": "AAAA", "none": nil, "empty": "", "null": nil} {
+		f.claims = map[string]any{"nonce": nonce}
+		f.refused(name, 502, "The sign-in failed", `cause="the ID token has another nonce: it was made for another sign-in"`)
+	}
+}
+
+// TestIssuerMixUp has the answer of another provider come back (RFC 9207).
+func TestIssuerMixUp(t *testing.T) {
+	const title = "The sign-in failed"
+	f := newFake(t)
+	f.answer = url.Values{"iss": {"https://evil.example"}}
+	f.refused("another issuer", 502, title, `cause="the answer is from the issuer \"https://evil.example\", not from `+f.issuer)
+	f.answer = url.Values{"iss": {"https://evil.example"}, "error": {"access_denied"}}
+	f.refused("another issuer's error", 502, title, "the answer is from the issuer")
+	f.answer = url.Values{"iss": {f.issuer, f.issuer}}
+	f.refused("twice", 502, title, "the answer is from the issuer")
+	f.answer = url.Values{"iss": {""}}
+	f.refused("empty", 502, title, "the answer is from the issuer")
+	f.answer = url.Values{"iss": {f.issuer}}
+	b := f.browser()
+	if b.get(auth + "/"); b.session(auth) == nil {
+		t.Errorf("the right issuer: %s", f.log.String())
+	}
+
+	f = newFake(t)
+	f.document = map[string]any{"authorization_response_iss_parameter_supported": true}
+	f.refused("none, where it is announced", 502, title, `cause="the answer lacks the parameter iss, which `+f.issuer+` announces to send"`)
+
+	f = newFake(t)
+	f.answer = url.Values{"code": {}}
+	f.refused("no code", 502, title, `cause="the answer has no code, or several"`)
+	f.answer = url.Values{"code": {"a", "b"}}
+	f.refused("two codes", 502, title, `cause="the answer has no code, or several"`)
+
+	f, other := newFake(t), newFake(t)
+	b = f.browser()
+	callback := b.until(auth+"/", auth+prefix+"/callback")
+	f.change(func(s *Settings) { s.IDP.Issuer = f.url(other.issuer) })
+	b.shows("the provider was changed meanwhile", b.step(callback), 502, title)
+	if !f.logged(`cause="the sign-in began with the provider ` + f.issuer + `, which is no longer configured"`) {
+		t.Errorf("log: %s", f.log.String())
+	}
+}
+
+func TestForgedIDToken(t *testing.T) {
+	f := newFake(t)
+	stranger, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past, now := f.h.Now().Add(-time.Minute).Unix(), f.h.Now()
+	for name, c := range map[string]struct {
+		sign   func([]byte) string
+		claims map[string]any
+		cause  string
+	}{
+		"unsigned":                             {sign: unsigned, cause: "verify the ID token: oidc: malformed jwt: unexpected signature algorithm \\\"none\\\""},
+		"HS256 with the client's secret":       {sign: func(p []byte) string { return signed(t, jose.HS256, []byte("s3cret-s3cret-s3cret-s3cret-s3cr"), p) }, cause: "unexpected signature algorithm \\\"HS256\\\""},
+		"an algorithm that is not announced":   {sign: func(p []byte) string { return signed(t, jose.RS384, providerRSA(), p) }, cause: "unexpected signature algorithm \\\"RS384\\\""},
+		"another key with the provider's kid":  {sign: func(p []byte) string { return signed(t, jose.RS256, stranger, p) }, cause: "failed to verify id token signature"},
+		"a key of another kind":                {sign: func(p []byte) string { return signed(t, jose.ES256, curve, p) }, cause: "unexpected signature algorithm \\\"ES256\\\""},
+		"no token":                             {sign: func([]byte) string { return "x.y" }, cause: "malformed jwt"},
+		"of another issuer":                    {claims: map[string]any{"iss": "https://evil.example"}, cause: "id token issued by a different provider"},
+		"for another client":                   {claims: map[string]any{"aud": "other"}, cause: "expected audience \\\"doorward\\\" got [\\\"other\\\"]"},
+		"for several, by another client":       {claims: map[string]any{"aud": []string{"doorward", "other"}, "azp": "other"}, cause: `cause="the ID token was made for other"`},
+		"for several, not said by whom":        {claims: map[string]any{"aud": []string{"doorward", "other"}}, cause: "the ID token was made for <nil>"},
+		"for another client, though audience":  {claims: map[string]any{"azp": "other"}, cause: "the ID token was made for other"},
+		"expired":                              {claims: map[string]any{"exp": past}, cause: "token is expired"},
+		"without an end":                       {claims: map[string]any{"exp": nil}, cause: "token is expired"},
+		"not valid yet":                        {claims: map[string]any{"nbf": now.Add(time.Hour).Unix()}, cause: "before the nbf"},
+		"without a subject":                    {claims: map[string]any{"sub": nil}, cause: "a subject of 0 bytes, it must have 1 to 255"},
+		"with an empty subject":                {claims: map[string]any{"sub": ""}, cause: "a subject of 0 bytes"},
+		"with a subject that is a number":      {claims: map[string]any{"sub": 7}, cause: "failed to unmarshal claims"},
+		"with a subject of 256 bytes":          {claims: map[string]any{"sub": strings.Repeat("x", 256)}, cause: "a subject of 256 bytes"},
+		"bound to another access token":        {claims: map[string]any{"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}, cause: "access token: access token hash does not match value in ID token"},
+		"so large that no session can hold it": {claims: map[string]any{"x": strings.Repeat("x", 300_000)}, cause: "the limit is"},
+	} {
+		f.sign, f.claims = c.sign, c.claims
+		status, title := 502, "The sign-in failed"
+		if strings.HasPrefix(name, "so large") {
+			status, title = 503, "Not available"
+		}
+		page := f.refused(name, status, title, c.cause)
+		if strings.Contains(page.body, "oidc") || strings.Contains(f.log.String(), "eyJ") {
+			t.Errorf("%s: the page tells the cause, or the log holds a token", name)
+		}
+	}
+	f.sign, f.claims = nil, nil
+	b := f.browser()
+	if b.get(auth + "/"); b.session(auth) == nil {
+		t.Errorf("a true token: %s", f.log.String())
+	}
+}
+
+// TestNoSecretsInLog goes once through everything and looks for what must not be in the log.
+func TestNoSecretsInLog(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(grafana+"/?secret-query", "alice")
+	redeem := w.another(b, "/")
+	full, err := w.h.Sessions.Load(t.Context(), b.session(auth).ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := []string{"s3cret", "secret-query", param(redeem, "code"), full.Tokens.ID, full.Tokens.Access, full.ID}
+	for _, origin := range []string{grafana, wiki, auth} {
+		for pair := range strings.SplitSeq(cookieHeader(b, origin), "; ") {
+			_, value, _ := strings.Cut(pair, "=")
+			secrets = append(secrets, value)
+		}
+	}
+	w.browser().get(redeem)
+	b.get(grafana + prefix + "/sign_out")
+	w.browser().get(auth + prefix + "/callback?state=00000000.secret-query&code=s3cret")
+	for _, secret := range secrets {
+		if secret != "" && strings.Contains(w.log.String(), secret) {
+			t.Errorf("the log holds %q:\n%s", secret, w.log.String())
+		}
+	}
+}
