@@ -274,7 +274,7 @@ func (a *analysis) lookup(args []*ast.Term) bool {
 	if docs == 0 || len(path) == 0 {
 		return false
 	}
-	if _, ok := args[0].Value.(ast.Ref); ok {
+	if _, ok := args[0].Value.(ast.Ref); ok || a.bound(args[0]) {
 		a.known(docs, path[0])
 	}
 	a.escape(args[1])

@@ -16,7 +16,7 @@ type plan struct {
 	claims     []string // when not all
 	allClaims  bool
 	session    []member[*Session]
-	request    []member[*Request]
+	request    []text
 	query      bool
 	headers    []string // when not all
 	allHeaders bool
@@ -38,7 +38,7 @@ func newPlan(s *readSet) *plan {
 		claims:     r.Claims,
 		allClaims:  r.AllClaims,
 		session:    choose(s, docSession, sessionMembers()),
-		request:    choose(s, docRequest, requestMembers()),
+		request:    chooseText(s),
 		query:      s.has(docRequest, "query"),
 		headers:    r.Headers,
 		allHeaders: r.AllHeaders,
@@ -81,14 +81,25 @@ func sessionMembers() []member[*Session] {
 	}
 }
 
-func requestMembers() []member[*Request] {
-	return []member[*Request]{
-		{"method", func(r *Request) ast.Value { return ast.String(r.Method) }},
-		{"scheme", func(r *Request) ast.Value { return ast.String(r.Scheme) }},
-		{"host", func(r *Request) ast.Value { return ast.String(r.Host) }},
-		{"path", func(r *Request) ast.Value { return ast.String(r.Path) }},
-		{"client_ip", func(r *Request) ast.Value { return ast.String(r.ClientIP) }},
+// text is a part of the request that is a string as it stands.
+type text struct {
+	name  string
+	value func(*Request) string
+}
+
+func chooseText(s *readSet) (chosen []text) {
+	for _, t := range []text{
+		{"method", func(r *Request) string { return r.Method }},
+		{"scheme", func(r *Request) string { return r.Scheme }},
+		{"host", func(r *Request) string { return r.Host }},
+		{"path", func(r *Request) string { return r.Path }},
+		{"client_ip", func(r *Request) string { return r.ClientIP }},
+	} {
+		if s.has(docRequest, t.name) {
+			chosen = append(chosen, t)
+		}
 	}
+	return chosen
 }
 
 func routeMembers() []member[*Route] {
@@ -132,7 +143,7 @@ func (p *plan) build(in *Input) (ast.Value, error) {
 }
 
 func buildMembers[T any](members []member[T], from T) ast.Object {
-	o := ast.NewObjectWithCapacity(len(members) + 2)
+	o := ast.NewObjectWithCapacity(len(members) + 1)
 	for _, m := range members {
 		insert(o, m.name, m.value(from))
 	}
@@ -172,7 +183,10 @@ func (p *plan) buildUser(u *User) (ast.Value, error) {
 }
 
 func (p *plan) buildRequest(r *Request) (ast.Value, error) {
-	o := buildMembers(p.request, r)
+	o := ast.NewObjectWithCapacity(len(p.request) + 2)
+	for _, t := range p.request {
+		insert(o, t.name, ast.String(t.value(r)))
+	}
 	if p.query {
 		query, err := buildQuery(r.Query)
 		if err != nil {

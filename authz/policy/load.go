@@ -1,9 +1,9 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,18 +43,21 @@ func load(ctx context.Context, sources []source, timeout time.Duration) (set *Se
 		return nil, problems
 	}
 	problems = append(problems, checkRefs(compiler, knownNames(modules))...)
+	set, more := assemble(ctx, compiler, sources, timeout)
+	return set, append(problems, more...)
+}
+
+// assemble makes the policies of what was compiled.
+func assemble(ctx context.Context, compiler *ast.Compiler, sources []source, timeout time.Duration) (*Set, config.Problems) {
 	store := inmem.New()
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
-		return nil, append(problems, problem("", err.Error()))
+		return nil, config.Problems{problem("", err.Error())}
 	}
-	s := &Set{compiler: compiler, store: store, txn: txn, timeout: timeout, policies: map[string]*Policy{}}
-	if s.timeout <= 0 {
-		s.timeout = defaultTimeout
-	}
+	s := &Set{compiler: compiler, store: store, txn: txn, timeout: cmp.Or(timeout, defaultTimeout), policies: map[string]*Policy{}}
 	s.policies[config.PolicyPublic] = builtinPolicy(config.PolicyPublic, public)
 	s.policies[config.PolicyAnyAuthenticatedUser] = builtinPolicy(config.PolicyAnyAuthenticatedUser, anyUser)
-	return s, append(problems, s.prepareAll(sources)...)
+	return s, s.prepareAll(sources)
 }
 
 // Policy returns the built-in or the Rego package that a route names. The error of an unknown name says which names there are.
@@ -118,22 +121,22 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string) (*Polic
 		return nil, problemsOf("", err, nil)
 	}
 	return &Policy{
-		name:   name,
-		digest: digest(name, a.rules, texts),
-		set:    s,
-		query:  compiled,
-		qc:     qc,
-		reads:  a.reads.result(),
-		plan:   newPlan(&a.reads),
+		name:  name,
+		id:    digest(name, a.rules, texts),
+		set:   s,
+		query: compiled,
+		qc:    qc,
+		reads: a.reads.result(),
+		plan:  newPlan(&a.reads),
 	}, a.problems
 }
 
 func builtinPolicy(name string, k kind) *Policy {
-	return &Policy{name: name, kind: k, digest: digest(name, nil, nil)}
+	return &Policy{name: name, kind: k, id: digest(name, nil, nil)}
 }
 
 // digest hashes the policy's name, the version of OPA, and the files of all rules that it can reach.
-func digest(name string, rules []*ast.Rule, texts map[string]string) string {
+func digest(name string, rules []*ast.Rule, texts map[string]string) (sum [sha256.Size]byte) {
 	parts := map[string]bool{}
 	for _, r := range rules {
 		parts[texts[r.Location.File]] = true
@@ -143,7 +146,8 @@ func digest(name string, rules []*ast.Rule, texts map[string]string) string {
 	for _, text := range slices.Sorted(maps.Keys(parts)) {
 		fmt.Fprintf(h, "%d\n%s", len(text), text)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	h.Sum(sum[:0])
+	return sum
 }
 
 func entry(pkg ast.Ref, rule string) ast.Ref { return pkg.Append(ast.StringTerm(rule)) }

@@ -7,6 +7,8 @@ package policy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -56,16 +58,18 @@ type Request struct {
 
 // Route is input.route.
 type Route struct {
-	Name   string
-	Host   string
-	Labels map[string]string
+	Name     string
+	Host     string
+	Labels   map[string]string
+	Revision string // not visible to rules: part of the cache's key; "" keeps decisions of policies that read the route uncached
 }
 
-// Decision is what a policy said. The zero value denies.
+// Decision is what a policy said. The zero value denies. Its slices and maps may be shared with other decisions: they are never changed.
 type Decision struct {
 	Allow           bool
 	Reasons         []string          // of `deny`, sorted; shown to the person
-	Claims          map[string]any    // added to the JWT; shared between decisions, never changed
+	Claims          map[string]any    // added to the JWT
+	ClaimsDigest    string            // names the content of Claims, for the reuse of tokens; "" without claims
 	Headers         map[string]string // set on the request to the upstream
 	ResponseHeaders map[string]string // set on the response to the client
 	Err             error             // the policy did not work: undefined `allow` is not an error, a timeout or a wrong type is
@@ -91,14 +95,14 @@ type Set struct {
 
 // Policy is one compiled policy. It is immutable and safe for concurrent use.
 type Policy struct {
-	name   string
-	digest string
-	kind   kind
-	set    *Set
-	query  ast.Body
-	qc     ast.QueryCompiler
-	reads  Reads
-	plan   *plan
+	name  string
+	id    [sha256.Size]byte // digest
+	kind  kind
+	set   *Set
+	query ast.Body
+	qc    ast.QueryCompiler
+	reads Reads
+	plan  *plan
 }
 
 // kind tells the built-ins, which evaluate nothing, from Rego.
@@ -114,7 +118,7 @@ const (
 func (p *Policy) Name() string { return p.name }
 
 // Digest is a hash of all that decides: the package, everything that it refers to, and the helpers. 64 hexadecimal digits.
-func (p *Policy) Digest() string { return p.digest }
+func (p *Policy) Digest() string { return hex.EncodeToString(p.id[:]) }
 
 // Reads is what the policy can read. It is shared and must not be changed.
 func (p *Policy) Reads() Reads { return p.reads }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -128,7 +130,8 @@ func readClaims(v ast.Value, d *Decision) error {
 	if len(text) > maxClaims {
 		return fmt.Errorf("%d bytes of JSON are more than the %d that fit in a token", len(text), maxClaims)
 	}
-	d.Claims = claims
+	sum := sha256.Sum256(text)
+	d.Claims, d.ClaimsDigest = claims, hex.EncodeToString(sum[:])
 	return nil
 }
 

@@ -1,0 +1,257 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+)
+
+// The property: a decision from the cache, over an input of only what the policy is known to read, is the decision that the policy makes on
+// the whole input. Policies and requests are generated; the seed of a failure is printed with the policy.
+
+// facts is a request in a form that is easy to change.
+type facts struct {
+	text    map[string]string // of one-valued parts
+	headers map[string]string
+	claims  map[string]any
+	groups  []string
+	amr     []string
+	version uint64
+	user    bool
+}
+
+func (g *generator) value() string { return g.pick("a", "b", "GET", "/a", "x-a", "") }
+
+// texts are the parts of the input that hold one text.
+var texts = []string{"id", "email", "name", "acr", "method", "scheme", "host", "path", "query", "ip", "route", "label"}
+
+func (g *generator) facts() *facts {
+	f := &facts{text: map[string]string{}, headers: map[string]string{}, claims: map[string]any{}, version: 1, user: g.IntN(8) > 0}
+	for _, name := range texts {
+		f.text[name] = g.value()
+	}
+	f.text["query"] = g.pick("", "a=a", "a=b&b=GET", "c=a&c=b")
+	if g.IntN(2) == 0 {
+		f.headers["x-a"] = g.value()
+	}
+	if g.IntN(2) == 0 {
+		f.claims["a"], f.claims["b"] = g.value(), []any{g.value(), float64(g.IntN(3))}
+	}
+	f.groups, f.amr = []string{g.value(), g.value()}, []string{g.value()}
+	return f
+}
+
+// change returns the facts with one thing changed.
+func (g *generator) change(f *facts) *facts {
+	n := *f
+	n.text, n.headers, n.claims = maps.Clone(f.text), maps.Clone(f.headers), maps.Clone(f.claims)
+	switch g.IntN(8) {
+	case 0:
+		name := g.pick("x-a", "x-b", "a", "name", "host")
+		if _, ok := n.headers[name]; ok && g.IntN(2) == 0 {
+			delete(n.headers, name)
+		} else {
+			n.headers[name] = g.value()
+		}
+	case 1:
+		n.claims[g.pick("a", "b", "name")] = g.value()
+	case 2:
+		n.groups = append([]string{g.value()}, n.groups[1:]...)
+	case 3:
+		n.amr = []string{g.value(), g.value()}[:g.IntN(3)]
+	case 4:
+		n.text["query"] = g.pick("", "a=a", "a=b&b=GET", "c=a&c=b")
+	case 5:
+		n.user = !n.user
+	default:
+		n.text[texts[g.IntN(len(texts))]] = g.value()
+	}
+	n.version++ // a session whose user changes has another version
+	return &n
+}
+
+// input is the facts as Decide takes them.
+func (f *facts) input() *Input {
+	in := &Input{
+		Request: Request{
+			Method: f.text["method"], Scheme: f.text["scheme"], Host: f.text["host"], Path: f.text["path"],
+			Query: f.text["query"], ClientIP: f.text["ip"],
+			Headers: func(name string) (string, bool) { v, ok := f.headers[name]; return v, ok },
+			Names:   func() []string { return slices.Sorted(maps.Keys(f.headers)) },
+		},
+		Route: Route{
+			Name: f.text["route"], Host: f.text["host"], Labels: map[string]string{"a": f.text["label"]},
+			Revision: f.text["route"] + f.text["label"],
+		},
+	}
+	if f.user {
+		in.User = &User{ID: f.text["id"], Email: f.text["email"], Name: f.text["name"], Groups: f.groups, Claims: f.claims}
+		in.Session = &Session{ID: "s", Created: 10, Expires: 20, AMR: f.amr, ACR: f.text["acr"], Version: f.version}
+	}
+	return in
+}
+
+// sameSession makes versions follow what they stand for: who has the same user and session has the same version.
+type versions map[string]uint64
+
+func (v versions) set(f *facts) {
+	key := fmt.Sprint(f.text["id"], "|", f.text["email"], "|", f.text["name"], "|", f.text["acr"], "|", f.groups, f.claims, f.amr)
+	if v[key] == 0 {
+		v[key] = uint64(len(v) + 1)
+	}
+	f.version = v[key]
+}
+
+// whole is the policy with all of the input built.
+func whole(p *Policy) *Policy {
+	var s readSet
+	s.whole(docInput)
+	q := *p
+	q.plan = newPlan(&s)
+	return &q
+}
+
+// compilePolicy returns nil for a policy that does not compile. Input has no type here, so that more of what the generator writes does: what
+// is read must be known whatever the types.
+func compilePolicy(t testing.TB, texts ...string) *Policy {
+	t.Helper()
+	var sources []source
+	for i, text := range texts {
+		sources = append(sources, source{file: fmt.Sprintf("%d.rego", i), text: text})
+	}
+	modules, problems := parseAll(sources)
+	if len(problems) > 0 {
+		t.Fatalf("%+v\n%s", problems, texts)
+	}
+	c := newCompiler().WithSchemas(nil)
+	if c.Compile(modules); c.Failed() {
+		return nil
+	}
+	set, _ := assemble(t.Context(), c, sources, 10*time.Second)
+	return set.policies["p"]
+}
+
+// differs compares decisions; errors only by whether there is one, since they quote what was built.
+func differs(a, b Decision) bool {
+	if (a.Err == nil) != (b.Err == nil) {
+		return true
+	}
+	a.Err, b.Err = nil, nil
+	return !reflect.DeepEqual(a, b)
+}
+
+// compare asks both for the same requests, each one change away from another, and each twice.
+func (g *generator) compare(t testing.TB, cachedPolicy, plain *Policy, requests int) (pairs int, found *Input, got, want Decision) {
+	cache, v := NewCache(256, 1<<20), versions{}
+	history := []*facts{g.facts()}
+	for range requests {
+		f := g.change(history[g.IntN(len(history))])
+		v.set(f)
+		history = append(history, f)
+		in := f.input()
+		want = plain.Decide(t.Context(), in)
+		for range 2 {
+			pairs++
+			if got = cache.Decide(t.Context(), cachedPolicy, in); differs(got, want) {
+				return pairs, in, got, want
+			}
+		}
+	}
+	return pairs, nil, got, want
+}
+
+// effort is how many policies and requests a run takes.
+func effort() (policies, requests int) {
+	if os.Getenv("DOORWARD_SOAK") == "1" {
+		return 5000, 100
+	}
+	return 300, 30
+}
+
+func TestCachedDecisionsAreTheUncachedOnes(t *testing.T) {
+	seed := rand.Uint64()
+	policies, requests := effort()
+	pairs, compiled := 0, 0
+	outcomes := map[string]int{}
+	for i := range uint64(policies) {
+		g := &generator{Rand: rand.New(rand.NewPCG(seed, i))}
+		text, other := g.policy(), g.other()
+		p := compilePolicy(t, text, other)
+		if p == nil {
+			continue
+		}
+		compiled++
+		n, in, got, want := g.compare(t, p, whole(p), requests)
+		pairs += n
+		outcomes[fmt.Sprintf("allow=%t err=%t", want.Allow, want.Err != nil)]++
+		if in != nil {
+			t.Fatalf("seed %d, %d: for %+v\nthe cached policy says %+v\nthe uncached one %+v\nreads %+v\n%s\n%s", seed, i, *in, got, want, p.reads, text, other)
+		}
+	}
+	t.Logf("seed %d: %d policies, %d pairs, last decisions %v", seed, compiled, pairs, outcomes)
+	if compiled < policies*2/3 {
+		t.Errorf("only %d of %d generated policies compile", compiled, policies)
+	}
+	if len(outcomes) < 3 {
+		t.Errorf("the generated policies do not decide differently: %v", outcomes)
+	}
+}
+
+// losses are the ways to leave one dependency out of a plan; each says whether there was one.
+var losses = map[string]func(*plan) bool{
+	"user":          func(p *plan) bool { return lose(&p.user) },
+	"claim":         func(p *plan) bool { return lose(&p.claims) },
+	"all claims":    func(p *plan) bool { return unset(&p.allClaims) },
+	"session":       func(p *plan) bool { return lose(&p.session) },
+	"request":       func(p *plan) bool { return lose(&p.request) },
+	"query":         func(p *plan) bool { return unset(&p.query) },
+	"header":        func(p *plan) bool { return lose(&p.headers) },
+	"all headers":   func(p *plan) bool { return unset(&p.allHeaders) },
+	"route":         func(p *plan) bool { return lose(&p.route) },
+	"document user": func(p *plan) bool { had := p.documents&docUser != 0; p.documents &^= docUser; return had },
+}
+
+func lose[T any](list *[]T) bool {
+	if len(*list) == 0 {
+		return false
+	}
+	*list = (*list)[1:]
+	return true
+}
+
+func unset(b *bool) bool {
+	had := *b
+	*b = false
+	return had
+}
+
+// TestALostDependencyIsNoticed holds the property test itself: with any kind of dependency left out, it must fail.
+func TestALostDependencyIsNoticed(t *testing.T) {
+	seed := rand.Uint64()
+	for name, lost := range losses {
+		t.Run(name, func(t *testing.T) {
+			for i := range uint64(3000) {
+				g := &generator{Rand: rand.New(rand.NewPCG(seed, i))}
+				text, other := g.policy(), g.other()
+				p := compilePolicy(t, text, other)
+				if p == nil {
+					continue
+				}
+				faulty, plan := *p, *p.plan
+				faulty.plan = &plan
+				if !lost(&plan) {
+					continue
+				}
+				if _, in, _, _ := g.compare(t, &faulty, whole(p), 30); in != nil {
+					return
+				}
+			}
+			t.Errorf("seed %d: no generated policy notices", seed)
+		})
+	}
+}
