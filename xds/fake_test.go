@@ -311,13 +311,15 @@ func (c *control) robot(node string, before *robot, bad ...string) *robot {
 	for k := range r.held {
 		r.held[k] = make(map[string]*discoveryv3.Resource)
 		if before != nil {
+			before.mu.Lock()
 			r.held[k] = maps.Clone(before.held[k])
+			before.mu.Unlock()
 		}
 	}
 	for k := range kinds {
 		var names []string
 		if !k.wildcard() {
-			if names = slices.Sorted(maps.Keys(r.held[k])); len(names) == 0 {
+			if names = r.interest(k); len(names) == 0 {
 				continue
 			}
 		}
@@ -346,6 +348,16 @@ func (c *control) subscribed(node string) bool {
 	return false
 }
 
+// interest is what the robot asks for by name when it comes back: what it has, and what its scopes refer to.
+func (r *robot) interest(k kind) []string {
+	names := slices.Collect(maps.Keys(r.held[k]))
+	if k == routeKind {
+		names = slices.AppendSeq(names, maps.Keys(r.held[scopeKind]))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 func (r *robot) versions(k kind) map[string]string {
 	out := make(map[string]string)
 	for name, res := range r.held[k] {
@@ -356,16 +368,17 @@ func (r *robot) versions(k kind) map[string]string {
 
 func (r *robot) run(k kind) {
 	for response := range r.got[k] {
-		if answer := r.take(k, response); r.g.Send(answer) != nil {
+		r.mu.Lock()
+		err := r.g.Send(r.take(k, response))
+		r.mu.Unlock()
+		if err != nil {
 			return
 		}
 	}
 }
 
-// take accepts a response whole, or not at all.
+// take accepts a response whole, or not at all. Sends are made under the mutex: a stream takes one at a time.
 func (r *robot) take(k kind, response *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryRequest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.responses[k]++
 	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: response.TypeUrl, ResponseNonce: response.Nonce}
 	for _, res := range response.Resources {
