@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/token"
 	"doorward/authz/web"
@@ -30,6 +31,12 @@ type Minter interface {
 	KeyID() string
 }
 
+// What the decisions that are kept may take: about half a KiB each.
+const (
+	decisionEntries = 1 << 16
+	decisionBytes   = 64 << 20
+)
+
 // Config is what a Server needs. All fields but Now are required.
 type Config struct {
 	Sessions SessionFinder
@@ -42,8 +49,9 @@ type Config struct {
 // Server implements Envoy's authorization service. It is safe for concurrent use. Until the first Adopt it answers 503.
 type Server struct {
 	Config
-	current atomic.Pointer[Generation]
-	minted  *tokenCache
+	current   atomic.Pointer[Generation]
+	decisions *policy.Cache
+	minted    *tokenCache
 }
 
 // New returns a Server that knows no route yet.
@@ -54,8 +62,8 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{Config: c, minted: newTokenCache()}
-	s.current.Store(&Generation{})
+	s := &Server{Config: c, decisions: policy.NewCache(decisionEntries, decisionBytes), minted: newTokenCache()}
+	s.current.Store(&Generation{sets: map[string]headerSet{}})
 	return s, nil
 }
 

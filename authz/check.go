@@ -48,6 +48,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.route == nil {
 		return v.because(unavailable, errUnknownRevision)
 	}
+	if !g.complete(ctx, v.route) {
+		return v.because(unavailable, errHeaders)
+	}
 	if req.host != v.route.host || req.sni != v.route.host {
 		return v.because(misdirected, errMisdirected)
 	}
@@ -57,7 +60,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.session == nil && !v.route.Anonymous() {
 		return v.because(unauthenticated, nil)
 	}
-	v.decision = v.route.policy.Decide(ctx, input(v.route, req, v.session))
+	v.decision = s.decisions.Decide(ctx, v.route.policy, input(v.route, req, v.session))
 	switch {
 	case v.decision.Err != nil:
 		return v.because(denied, v.decision.Err)
@@ -79,6 +82,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 
 var (
 	errUnknownRevision = errors.New("the route's revision is not known here: Envoy has a configuration that this program does not have")
+	errHeaders         = errors.New("Envoy did not send every header that the policy reads: its ext_authz filter is not the one of this configuration")
 	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")
 )
 

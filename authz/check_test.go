@@ -22,6 +22,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -78,6 +79,7 @@ type door struct {
 	g      *Generation
 	minter *plainMinter
 	log    *strings.Builder
+	ctx    context.Context
 }
 
 func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *door {
@@ -86,7 +88,7 @@ func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *d
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{t: t, minter: new(plainMinter), log: new(strings.Builder)}
+	d := &door{t: t, minter: new(plainMinter), log: new(strings.Builder), ctx: t.Context()}
 	d.Server, err = New(Config{
 		Sessions: people{
 			"alice": someone("alice", "staff"), "bob": someone("bob", "viewers"), "leaver": someone("leaver", "staff", "leave"), "nobody": someone(""),
@@ -167,7 +169,7 @@ func (d *door) put(in *authv3.CheckRequest) *authv3.CheckResponse {
 		d.t.Fatal(err)
 	}
 	response := new(authv3.CheckResponse)
-	if err := proto.Unmarshal(d.Check(d.t.Context(), string(text)), response); err != nil {
+	if err := proto.Unmarshal(d.Check(d.ctx, string(text)), response); err != nil {
 		d.t.Fatalf("the answer is no CheckResponse, which Envoy might be set to allow: %v", err)
 	}
 	return response
@@ -397,6 +399,22 @@ func TestSessionThatEndsNowIsNone(t *testing.T) {
 	d.Sessions.(people)["alice"].Expires = time.Now()
 	if got := status(d.check(d.ask(cookie, signedIn("alice")))); got != 401 {
 		t.Errorf("status %d, want 401", got)
+	}
+}
+
+func TestHeadersThatEnvoyDidNotSend(t *testing.T) {
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow if not input.request.headers[\"x-blocked\"]\n"}, routeTo(t, "grafana", "p"))
+	if got := d.g.Headers(); !slices.Contains(got, "x-blocked") || !slices.Contains(got, "cookie") || slices.Contains(got, "referer") {
+		t.Errorf("headers %q, want the policy's and our own", got)
+	}
+	d.g.Sending("all of them", d.g.Headers())
+	d.g.Sending("too few", []string{"cookie"})
+	d.Adopt(d.g)
+	for set, want := range map[string]int{"all of them": 200, "too few": 503, "never heard of": 503} {
+		d.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs("x-doorward-headers", set))
+		if got := status(d.check(d.ask(cookie, signedIn("alice")))); got != want {
+			t.Errorf("Envoy says it sends %s: status %d, want %d", set, got, want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package authz
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"doorward/authz/config"
 	"doorward/authz/policy"
@@ -15,6 +16,7 @@ const keepRevisions = 8
 type Generation struct {
 	routes  map[string]*route // by name: the current revision
 	retired map[string][]*route
+	sets    map[string]headerSet // that Envoy may say it sends, by their names
 }
 
 // route is one revision of a route with its policy and the settings that it was built with.
@@ -24,6 +26,7 @@ type route struct {
 	host     string
 	policy   *policy.Policy
 	input    policy.Route
+	reads    headerSet
 	edge     *edge
 }
 
@@ -35,7 +38,7 @@ type edge struct {
 
 // Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
 func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
-	g := &Generation{routes: make(map[string]*route, len(c.Routes))}
+	g := &Generation{routes: make(map[string]*route, len(c.Routes)), sets: map[string]headerSet{"": nil}}
 	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix}
 	var errs []error
 	for _, r := range c.Routes {
@@ -50,6 +53,7 @@ func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 			host:     r.Host(),
 			policy:   p,
 			input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels},
+			reads:    read(p),
 			edge:     shared,
 		}
 	}
@@ -82,7 +86,11 @@ func (g *Generation) find(name, revision string) *route {
 
 // after returns g with the revisions of old that it does not have itself, newest first.
 func (g *Generation) after(old *Generation) *Generation {
-	next := &Generation{routes: g.routes, retired: make(map[string][]*route)}
+	next := &Generation{routes: g.routes, retired: make(map[string][]*route), sets: maps.Clone(old.sets)}
+	if next.sets == nil {
+		next.sets = make(map[string]headerSet)
+	}
+	maps.Copy(next.sets, g.sets)
 	keep := func(r *route) {
 		if next.find(r.Name, r.revision) == nil && len(next.retired[r.Name]) < keepRevisions {
 			next.retired[r.Name] = append(next.retired[r.Name], r)
@@ -99,4 +107,5 @@ func (g *Generation) after(old *Generation) *Generation {
 	return next
 }
 
-func (g *Generation) alone() *Generation { return &Generation{routes: g.routes} }
+// alone keeps the sets of headers: there are few, and an Envoy that comes back may still name an old one.
+func (g *Generation) alone() *Generation { return &Generation{routes: g.routes, sets: g.sets} }

@@ -32,12 +32,12 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := loadAt(path, noon)
+		c, err := Load(path)
 		if err != nil {
 			checkProblems(t, err)
 			return
 		}
-		again, err := loadAt(path, noon)
+		again, err := Load(path)
 		if err != nil || again.Checksum != c.Checksum {
 			t.Fatalf("loaded twice: %v", err)
 		}

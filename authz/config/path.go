@@ -41,6 +41,19 @@ func pathFault(s, escapedSlashes string) string {
 	return ""
 }
 
+// twoSpellings says why a path would match in only one of the ways in which clients write it, or "". Envoy decodes only unreserved
+// characters before it matches (RFC 3986, section 6.2.2.2), while many applications decode all: with "/@admin" in one route and "/" in another,
+// "/%40admin" would be decided by the other's policy and served as the first.
+func twoSpellings(s string) string {
+	for i := range len(s) {
+		if !unreserved(s[i]) && s[i] != '/' {
+			return fmt.Sprintf("%q has %q: clients may write it in another way (percent-encoded, or with other letters in the code) that would not match; "+
+				"use regex and match every spelling", s, s[i:i+1])
+		}
+	}
+	return ""
+}
+
 // escapePath percent-encodes what cannot stand in a path as it is.
 func escapePath(s string) string {
 	var b strings.Builder

@@ -28,7 +28,6 @@ type checker struct {
 	c      *Config
 	root   place
 	routes []place // of c.Routes, in the same order
-	now    time.Time
 	pools  map[string]error
 	pairs  map[Certificate]keyPair
 }

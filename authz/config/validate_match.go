@@ -69,7 +69,11 @@ func (c *checker) match(p place, r *Route) {
 	}
 	for _, row := range []struct{ key, value string }{{"prefix", r.Prefix}, {"path", r.Path}} {
 		if p.has(row.key) {
-			if fault := pathFault(row.value, c.c.Edge.EscapedSlashes); fault != "" {
+			fault := pathFault(row.value, c.c.Edge.EscapedSlashes)
+			if fault == "" {
+				fault = twoSpellings(row.value)
+			}
+			if fault != "" {
 				c.add(p.key(row.key), "%s", fault)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"doorward/authz/admin"
 	"doorward/authz/config"
+	"doorward/xds"
 	"doorward/xds/cert"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,8 @@ func checkCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			c, err := check(ctx, args[0])
-			r := report{File: args[0], Problems: problems(err)}
+			c, warnings, err := check(ctx, args[0])
+			r := report{File: args[0], Problems: problems(err), Warnings: warnings}
 			if err == nil {
 				r.Checksum, r.Routes, r.Hosts = c.Checksum, len(c.Routes), len(c.Hosts())
 				if wait {
@@ -63,21 +64,21 @@ func checkCommand() *cobra.Command {
 }
 
 // check loads a configuration and builds both planes' part of it, without touching the data directory.
-func check(ctx context.Context, path string) (*config.Config, error) {
+func check(ctx context.Context, path string) (*config.Config, []string, error) {
 	c, err := config.Load(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ca, err := cert.Placeholder()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	source, err := cert.NewSource(c, ca)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	_, _, err = build(ctx, c, source.Certificate)
-	return c, err
+	_, err = build(ctx, c, new(xds.Builder), source.Certificate, []string{})
+	return c, source.Warnings(time.Now()), err
 }
 
 // served waits until the running doorward serves a configuration, or says why it does not.
@@ -117,6 +118,7 @@ type report struct {
 	Hosts    int              `json:"hosts"`
 	Served   bool             `json:"served"`
 	Problems []config.Problem `json:"problems"`
+	Warnings []string         `json:"warnings,omitempty"`
 }
 
 func (r report) print(w io.Writer, format string) error {
@@ -126,6 +128,9 @@ func (r report) print(w io.Writer, format string) error {
 		return encoder.Encode(r)
 	}
 	var b strings.Builder
+	for _, warning := range r.Warnings {
+		fmt.Fprintln(&b, "warning:", warning)
+	}
 	switch {
 	case !r.OK:
 		for _, p := range r.Problems {

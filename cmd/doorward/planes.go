@@ -39,11 +39,13 @@ type planes struct {
 	login    *login.Handler
 	xds      *xds.Server
 	ca       *cert.LocalCA
+	builder  xds.Builder
 	settings atomic.Pointer[login.Settings]
 
-	mu     sync.Mutex // guards what follows
-	loaded *config.Config
-	status admin.Status
+	mu      sync.Mutex // guards what follows
+	loaded  *config.Config
+	headers []string // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
+	status  admin.Status
 }
 
 // open builds everything of the first configuration, with nothing served yet. It fails rather than return planes that could not sign.
@@ -56,7 +58,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 			return nil, err
 		}
 	}
-	p = &planes{log: log, started: time.Now(), loaded: c}
+	p = &planes{log: log, started: time.Now(), loaded: c, headers: []string{}}
 	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
 		return nil, err
 	}
@@ -128,7 +130,7 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 	}
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
-	p.took(c)
+	p.took(c, change.headers)
 	ctx, cancel := context.WithTimeout(ctx, acknowledgement)
 	defer cancel()
 	if err := p.xds.Apply(ctx, change.resources); err != nil {
@@ -144,6 +146,7 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 // change is a configuration built for both planes.
 type change struct {
 	generation *authz.Generation
+	headers    []string // see planes.headers
 	resources  *xds.Resources
 	settings   *login.Settings
 }
@@ -157,30 +160,44 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	if err != nil {
 		return nil, err
 	}
-	generation, resources, err := build(ctx, c, certificates.Certificate)
+	for _, warning := range certificates.Warnings(time.Now()) {
+		p.log.Warn(warning)
+	}
+	p.mu.Lock()
+	sent := p.headers
+	p.mu.Unlock()
+	change, err := build(ctx, c, &p.builder, certificates.Certificate, sent)
 	if err != nil {
 		return nil, err
 	}
-	return &change{generation, resources, &login.Settings{
+	change.settings = &login.Settings{
 		Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
-	}}, nil
+	}
+	return change, nil
 }
 
-// build compiles the policies and makes both planes' part of a configuration.
-func build(ctx context.Context, c *config.Config, certificate func(string) ([]byte, []byte, error)) (*authz.Generation, *xds.Resources, error) {
+// build compiles the policies and makes both planes' part of a configuration. Sent are the headers that Envoy sends already.
+func build(ctx context.Context, c *config.Config, b *xds.Builder, certificate func(string) ([]byte, []byte, error), sent []string) (*change, error) {
 	policies, err := policy.Load(ctx, policy.Config{Paths: c.Policies})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	generation, err := authz.Build(c, policies)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	resources, err := xds.Build(xds.Input{Config: c, Revision: generation.Revision, Certificate: certificate})
+	headers := generation.Headers()
+	if sent == nil || headers == nil {
+		headers = nil
+	} else {
+		headers = slices.Compact(slices.Sorted(slices.Values(append(headers, sent...))))
+	}
+	generation.Sending(xds.HeaderSet(headers), headers)
+	resources, err := b.Build(xds.Input{Config: c, Revision: generation.Revision, Certificate: certificate, Headers: headers})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return generation, resources, nil
+	return &change{generation: generation, headers: headers, resources: resources}, nil
 }
 
 // fixed refuses changes that only a restart can make.
@@ -204,10 +221,10 @@ func (p *planes) fixed(c *config.Config) error {
 	return errors.Join(errs...)
 }
 
-func (p *planes) took(c *config.Config) {
+func (p *planes) took(c *config.Config, headers []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.loaded = c
+	p.loaded, p.headers = c, headers
 	p.status = admin.Status{
 		Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now(), Routes: len(c.Routes), Hosts: len(c.Hosts()),
 	}

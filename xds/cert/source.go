@@ -15,6 +15,7 @@ import (
 // Source finds the certificate of a host: a file that names it, else the local CA where that is allowed. Immutable but for the CA's leaves;
 // safe for concurrent use.
 type Source struct {
+	files    []file
 	byName   map[string]file // by DNS name of the certificate, in lower case, wildcards as they stand
 	ca       *LocalCA
 	everyone bool // the CA may issue for any host, not only below .localhost
@@ -22,6 +23,7 @@ type Source struct {
 
 // file is a certificate from a file.
 type file struct {
+	name       string // of the file
 	chain, key []byte
 	leaf       *x509.Certificate
 }
@@ -32,11 +34,12 @@ func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
 	s := &Source{byName: make(map[string]file), ca: ca, everyone: c.TLS.LocalCA}
 	var errs []error
 	for _, f := range c.TLS.Certificates {
-		loaded, err := load(f, time.Now())
+		loaded, err := load(f)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		s.files = append(s.files, loaded)
 		for _, name := range loaded.leaf.DNSNames {
 			name = strings.ToLower(name)
 			if old, ok := s.byName[name]; !ok || loaded.leaf.NotAfter.After(old.leaf.NotAfter) {
@@ -50,8 +53,8 @@ func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
 	return s, nil
 }
 
-// load proves a file: it parses, the key is the certificate's, and today is within its dates.
-func load(c config.Certificate, now time.Time) (file, error) {
+// load proves a file: it parses, and the key is the certificate's.
+func load(c config.Certificate) (file, error) {
 	chain, err := os.ReadFile(c.CertFile)
 	if err != nil {
 		return file{}, fmt.Errorf("tls.certificates: %w", err)
@@ -64,16 +67,30 @@ func load(c config.Certificate, now time.Time) (file, error) {
 	if err != nil {
 		return file{}, fmt.Errorf("tls.certificates: %s with %s: %w", c.CertFile, c.KeyFile, err)
 	}
-	if now.Before(parsed.Leaf.NotBefore) {
-		return file{}, fmt.Errorf("tls.certificates: %s is good from %s on, not yet", c.CertFile, parsed.Leaf.NotBefore.Format(time.DateTime))
-	}
 	if len(parsed.Leaf.DNSNames) == 0 {
 		return file{}, fmt.Errorf("tls.certificates: %s names no host (subjectAltName): clients would refuse it", c.CertFile)
 	}
-	if now.After(parsed.Leaf.NotAfter) {
-		return file{}, fmt.Errorf("tls.certificates: %s expired on %s: renew it", c.CertFile, parsed.Leaf.NotAfter.Format(time.DateTime))
+	return file{c.CertFile, chain, key, parsed.Leaf}, nil
+}
+
+// soon is how long before its end a certificate from a file is warned about.
+const soon = 14 * 24 * time.Hour
+
+// Warnings says which files are not good at the time given, or will not be soon. They are served all the same: the other hosts must not suffer.
+func (s *Source) Warnings(now time.Time) []string {
+	var warnings []string
+	for _, f := range s.files {
+		end := f.leaf.NotAfter.UTC().Format(time.DateTime)
+		switch {
+		case now.After(f.leaf.NotAfter):
+			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s expired at %s: browsers refuse it, renew it", f.name, end))
+		case now.Before(f.leaf.NotBefore):
+			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s is not valid before %s: use one that is, or correct this machine's clock", f.name, f.leaf.NotBefore.UTC().Format(time.DateTime)))
+		case now.Add(soon).After(f.leaf.NotAfter):
+			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s expires at %s: renew it", f.name, end))
+		}
 	}
-	return file{chain, key, parsed.Leaf}, nil
+	return warnings
 }
 
 // Certificate returns the PEM chain and key of a host, exact and in lower case. A file that names the host wins over one with a

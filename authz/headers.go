@@ -1,0 +1,88 @@
+package authz
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"doorward/authz/policy"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// ownHeaders are the request headers that the way of a request reads itself, whatever the policies read.
+var ownHeaders = []string{
+	"accept", "connection", "cookie", "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
+}
+
+// metadataHeaders is the gRPC metadata in which Envoy names the set of headers that it was told to send.
+const metadataHeaders = "x-doorward-headers"
+
+// headerSet are names of headers; nil stands for all of them.
+type headerSet map[string]bool
+
+func (s headerSet) has(names headerSet) bool {
+	if s == nil {
+		return true
+	}
+	if names == nil {
+		return false
+	}
+	for name := range names {
+		if !s[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// read is the set of headers that a policy can read.
+func read(p *policy.Policy) headerSet {
+	reads := p.Reads()
+	if reads.AllHeaders {
+		return nil
+	}
+	set := make(headerSet, len(reads.Headers))
+	for _, name := range reads.Headers {
+		set[name] = true
+	}
+	return set
+}
+
+// Headers returns what Envoy has to send for the routes of g, sorted, in lower case; nil means every header.
+func (g *Generation) Headers() []string {
+	all := make(headerSet)
+	for _, name := range ownHeaders {
+		all[name] = true
+	}
+	for _, r := range g.routes {
+		if r.reads == nil {
+			return nil
+		}
+		maps.Copy(all, r.reads)
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Sending says that Envoy sends these headers (nil: all) when it names this set. It must be called before Adopt.
+func (g *Generation) Sending(name string, headers []string) {
+	set := headerSet(nil)
+	if headers != nil {
+		set = make(headerSet, len(headers))
+		for _, h := range headers {
+			set[h] = true
+		}
+	}
+	g.sets[name] = set
+}
+
+// complete says whether everything that the route's policy can read was sent, so that a header which Envoy left out is never taken
+// for one that the client did not send.
+func (g *Generation) complete(ctx context.Context, r *route) bool {
+	name := ""
+	if values := metadata.ValueFromIncomingContext(ctx, metadataHeaders); len(values) > 0 {
+		name = values[0]
+	}
+	sent, known := g.sets[name]
+	return known && sent.has(r.reads)
+}
