@@ -153,6 +153,38 @@ func TestEnvoyAsksForEachRoute(t *testing.T) {
 	}
 }
 
+func TestEnvoySendsTheHeadersThatAreAskedFor(t *testing.T) {
+	f := newFront(t, "")
+	routes := twoHosts(f.upstream("u"))
+	f.serve(routes)
+	r, err := Build(Input{
+		Config: f.load(routes), Revision: revisionOf, Certificate: f.ca.Certificate, Headers: []string{"cookie", HeaderClientIP},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.apply(r); err != nil {
+		t.Fatal(err)
+	}
+	f.authz.taken()
+	a := f.get("b.localhost", "/", "Cookie", "c=1", "Accept", "text/html")
+	checks := f.authz.taken()
+	if a.Seen.Header.Get("Accept") != "text/html" || len(checks) != 1 {
+		t.Fatalf("upstream saw %v after %d checks", a.Seen, len(checks))
+	}
+	got := make(map[string]string)
+	for _, h := range checks[0].Request.Http.HeaderMap.Headers {
+		got[h.Key] = string(h.RawValue)
+	}
+	if len(got) != 2 || got["cookie"] != "c=1" || got[HeaderClientIP] != "127.0.0.1" {
+		t.Errorf("ext_authz saw %v", got)
+	}
+	if got, want := checks[0].ContextExtensions["metadata"], HeaderSet([]string{HeaderClientIP, "cookie"}); got != want {
+		t.Errorf("ext_authz was told the set %q, want %q", got, want)
+	}
+	f.listenerUnchanged()
+}
+
 func TestEnvoyFailsClosed(t *testing.T) {
 	f := newFront(t, "")
 	f.serve(twoHosts(f.upstream("u")))

@@ -31,6 +31,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 )
 
 // front is a real Envoy with a Server, an ext_authz server that records and allows, and a stand-in for Doorward's own
@@ -430,9 +431,13 @@ type recorder struct {
 	checked []*authv3.AttributeContext
 }
 
-func (r *recorder) Check(_ context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+// Check puts the gRPC metadata that names the set of headers beside what Envoy says of the route.
+func (r *recorder) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, set := range metadata.ValueFromIncomingContext(ctx, MetadataHeaders) {
+		in.Attributes.ContextExtensions["metadata"] = set
+	}
 	r.checked = append(r.checked, in.Attributes)
 	return &authv3.CheckResponse{
 		Status: &status.Status{Code: int32(codes.OK)},

@@ -22,6 +22,9 @@ const (
 	ClusterStreams = "doorward_streams"
 	// HeaderSNI is set by Envoy on requests to ClusterHTTP: the server name of the TLS handshake. No upstream sees it.
 	HeaderSNI = "x-doorward-sni"
+	// HeaderClientIP is set by Envoy on every request, after the client's own has been stripped: the client's address, found by
+	// trusted_hops. The source address of a Check is the peer's, which may be a proxy.
+	HeaderClientIP = "x-envoy-external-address"
 	// Keys of ext_authz's context_extensions.
 	ContextRoute    = "route"
 	ContextRevision = "revision"
@@ -35,7 +38,7 @@ type Input struct {
 	Revision func(route string) string // of a route, by name
 	// Certificate returns the PEM chain and key for a host, exact and lower case.
 	Certificate func(host string) (chain, key []byte, err error)
-	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them.
+	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them. HeaderClientIP is to be one.
 	Headers []string
 }
 

@@ -1,6 +1,6 @@
 // Package cert is where the hosts' certificates come from: files, and a local CA for hosts that nobody else would certify.
 //
-// It proves what it hands out (chain, key, names, dates) and asks no server. The local CA is for development and for networks of one's own: its
+// It proves what it hands out (chain, key, names), warns of dates, and asks no server. The local CA is for development and for networks of one's own: its
 // root is trusted by nobody until somebody installs it.
 package cert
 
