@@ -47,7 +47,8 @@ unit:
 	DOORWARD_E2E=1 ENVOY=$(ENVOY_BIN) go test -race -count=1 -timeout 15m ./...
 
 soak: setup
-	DOORWARD_E2E=1 DOORWARD_SOAK=1 ENVOY=$(ENVOY_BIN) go test -count=1 -timeout 40m -run 'Soak|Property' ./...
+	DOORWARD_E2E=1 DOORWARD_SOAK=1 ENVOY=$(ENVOY_BIN) go test -count=1 -timeout 20m -run 'Soak|Property|Converge|Cached' ./...
+	@.ci/fuzz
 
 bench: $(ENVOY_BIN)
 	@ENVOY=$(ENVOY_BIN) go test -run '^$$' -bench . -benchtime 1x ./cmd/doorward
