@@ -2,6 +2,7 @@ package policy
 
 import (
 	"strings"
+	_ "time/tzdata" // zones by name, also where the system has no database of them
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )

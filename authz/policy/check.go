@@ -41,7 +41,7 @@ var headersRef = ast.MustParseRef("input.request.headers")
 // missingPrefix is the shortest beginning of a reference that no rule is at, above or below; nil when there is none.
 func missingPrefix(c *ast.Compiler, ref ast.Ref) ast.Ref {
 	for i := 2; i <= len(ref); i++ {
-		if len(c.GetRulesDynamicWithOpts(ref[:i], ast.RulesOptions{IncludeHiddenModules: true})) == 0 {
+		if len(rulesAt(c, ref[:i])) == 0 {
 			return ref[:i]
 		}
 	}
@@ -70,7 +70,7 @@ func headerProblem(name *ast.Term, at *ast.Location) *config.Problem {
 // checkRules holds the rules of the contract against their types, as far as the type checker knows them.
 func checkRules(c *ast.Compiler, pkg ast.Ref) (problems config.Problems) {
 	for _, o := range outcomes {
-		rules := c.GetRulesExact(entry(pkg, o.name))
+		rules := rulesAt(c, entry(pkg, o.name))
 		if len(rules) == 0 {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -62,11 +63,12 @@ func (p *Policy) run(ctx context.Context, input ast.Value) (topdown.QueryResult,
 	return result, nil
 }
 
-// located renders OPA's error as position and message, without its code.
+// located renders OPA's error as position and message, without its code and without the values that later lines list.
 func located(err error) error {
 	var e *topdown.Error
 	if errors.As(err, &e) && e.Location != nil {
-		return fmt.Errorf("%s:%d: %s", e.Location.File, e.Location.Row, e.Message)
+		message, _, _ := strings.Cut(e.Message, "\n")
+		return fmt.Errorf("%s:%d: %s", e.Location.File, e.Location.Row, strings.TrimSuffix(message, ":"))
 	}
 	return err
 }

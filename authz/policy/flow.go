@@ -99,7 +99,7 @@ func (a *analysis) rule(r *ast.Rule) {
 // result notes what a rule's value can be. It is followed only where the rule has one value at a known place: several definitions are
 // compared with each other, and members of a set or object are looked through.
 func (a *analysis) result(r *ast.Rule, docs document) {
-	if r.Head.Key != nil || !r.Head.Ref().IsGround() || len(a.lookupRules(r.Ref())) != 1 {
+	if r.Head.Key != nil || !r.Head.Ref().IsGround() || len(rulesAt(a.compiler, r.Ref())) != 1 {
 		a.reads.whole(docs)
 		return
 	}
@@ -228,7 +228,7 @@ func (a *analysis) function(ref ast.Ref, args []*ast.Term) {
 	for i, t := range args {
 		values[i] = a.value(t)
 	}
-	for _, r := range a.lookupRules(ref) {
+	for _, r := range rulesAt(a.compiler, ref) {
 		a.reach(r)
 		arity := len(r.Head.Args)
 		for e := r; e != nil; e = e.Else {
@@ -400,7 +400,7 @@ func (a *analysis) step(d document, path ast.Ref) document {
 
 // data reaches the rules that a reference can be, and follows the value of the one that it names.
 func (a *analysis) data(ref ast.Ref) (ends document) {
-	rules := a.lookupRules(ref)
+	rules := rulesAt(a.compiler, ref)
 	if len(rules) == 0 || !ref.IsGround() {
 		a.reads.document(ref.ConstantPrefix().String())
 	}
@@ -413,13 +413,6 @@ func (a *analysis) data(ref ast.Ref) (ends document) {
 		}
 	}
 	return ends
-}
-
-// lookupRules are the rules that a reference can reach, in the order of their places.
-func (a *analysis) lookupRules(ref ast.Ref) []*ast.Rule {
-	rules := a.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
-	slices.SortFunc(rules, func(x, y *ast.Rule) int { return x.Location.Compare(y.Location) })
-	return rules
 }
 
 func (a *analysis) reach(r *ast.Rule) {

@@ -85,7 +85,7 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 	for _, m := range s.compiler.Modules {
 		pkg := m.Package.Path
 		name := packageName(pkg)
-		if s.policies[name] != nil || isLibrary(pkg) || len(s.compiler.GetRulesExact(entry(pkg, "allow"))) == 0 {
+		if s.policies[name] != nil || isLibrary(pkg) || len(rulesAt(s.compiler, entry(pkg, "allow"))) == 0 {
 			continue
 		}
 		p, faults := s.prepare(name, pkg, texts)
@@ -106,7 +106,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string) (*Polic
 	value := ast.VarTerm("value")
 	for _, o := range outcomes {
 		ref := entry(pkg, o.name)
-		if len(s.compiler.GetRulesExact(ref)) == 0 {
+		if len(rulesAt(s.compiler, ref)) == 0 {
 			continue
 		}
 		entries = append(entries, ref)
@@ -148,6 +148,13 @@ func digest(name string, rules []*ast.Rule, texts map[string]string) (sum [sha25
 	}
 	h.Sum(sum[:0])
 	return sum
+}
+
+// rulesAt are the rules at a place, below it (claims["role"] := ...) and above it, in the order in which they are written.
+func rulesAt(c *ast.Compiler, ref ast.Ref) []*ast.Rule {
+	rules := c.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
+	slices.SortFunc(rules, func(x, y *ast.Rule) int { return x.Location.Compare(y.Location) })
+	return rules
 }
 
 func entry(pkg ast.Ref, rule string) ast.Ref { return pkg.Append(ast.StringTerm(rule)) }

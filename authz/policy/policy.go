@@ -123,7 +123,7 @@ func (p *Policy) Digest() string { return hex.EncodeToString(p.id[:]) }
 // Reads is what the policy can read. It is shared and must not be changed.
 func (p *Policy) Reads() Reads { return p.reads }
 
-// Decide evaluates the policy. It never panics and takes at most the configured timeout.
+// Decide evaluates the policy. It never panics, and an evaluation that reaches the configured timeout is cut and denies.
 func (p *Policy) Decide(ctx context.Context, in *Input) Decision {
 	switch p.kind {
 	case public:

@@ -110,6 +110,11 @@ func readClaims(v ast.Value, d *Decision) error {
 	if !ok {
 		return fmt.Errorf("must be an object, not %s", typeName(v))
 	}
+	for _, key := range o.Keys() {
+		if _, ok := key.Value.(ast.String); !ok {
+			return fmt.Errorf("must have strings as names, and one is %s", typeName(key.Value))
+		}
+	}
 	for _, name := range reservedClaims {
 		if o.Get(ast.InternedTerm(name)) != nil {
 			return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", name)
@@ -121,7 +126,7 @@ func readClaims(v ast.Value, d *Decision) error {
 	}
 	claims, ok := x.(map[string]any)
 	if !ok {
-		return fmt.Errorf("must be an object with string keys")
+		return fmt.Errorf("must be an object, not %s", typeName(v))
 	}
 	text, err := json.Marshal(claims)
 	if err != nil {

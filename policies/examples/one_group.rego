@@ -5,3 +5,5 @@ package examples.one_group
 import data.doorward.user
 
 allow if user.in_group("engineering")
+
+deny contains "You are not in the group engineering. Ask its owner to add you." if not user.in_group("engineering")

@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/format"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/tester"
+)
+
+const policiesFolder = "../../policies"
+
+// regoFiles are the Rego files of the library and the examples, with their tests.
+func regoFiles(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(policiesFolder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".rego" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestRego runs the tests written in Rego, with the compiler that policies get: the same built-ins, and the type of input.
+func TestRego(t *testing.T) {
+	modules := map[string]*ast.Module{}
+	for file, text := range regoFiles(t) {
+		m, err := ast.ParseModuleWithOpts(file, text, ast.ParserOptions{RegoVersion: ast.RegoV1, ProcessAnnotation: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules[file] = m
+	}
+	store := inmem.New()
+	txn := storage.NewTransactionOrDie(t.Context(), store)
+	defer store.Abort(t.Context(), txn)
+	results, err := tester.NewRunner().
+		SetCompiler(newCompiler()).
+		SetStore(store).
+		SetModules(modules).
+		SetTimeout(time.Second).
+		RunTests(t.Context(), txn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := 0
+	for r := range results {
+		run++
+		if !r.Pass() {
+			t.Errorf("%s: %s.%s: %v", r.Location, r.Package, r.Name, r.Error)
+		}
+	}
+	if run < 40 {
+		t.Errorf("only %d Rego tests were found", run)
+	}
+}
+
+// TestEveryLibraryFileHasTests holds the library to its form: documentation, tests, and the canonical format.
+func TestEveryLibraryFileHasTests(t *testing.T) {
+	files := regoFiles(t)
+	for file, text := range files {
+		formatted, err := format.SourceWithOpts(file, []byte(text), format.Opts{RegoVersion: ast.RegoV1})
+		if err != nil {
+			t.Error(err)
+		} else if string(formatted) != text {
+			t.Errorf("%s is not formatted as `opa fmt` would", file)
+		}
+		if strings.HasSuffix(file, "_test.rego") {
+			continue
+		}
+		if !strings.HasPrefix(text, "# METADATA\n# title: ") {
+			t.Errorf("%s does not begin with its documentation", file)
+		}
+		if filepath.Base(filepath.Dir(file)) == "doorward" && files[strings.TrimSuffix(file, ".rego")+"_test.rego"] == "" {
+			t.Errorf("%s has no tests", file)
+		}
+	}
+}
+
+// TestExamplesLoad loads the examples as a route file would.
+func TestExamplesLoad(t *testing.T) {
+	s, err := Load(t.Context(), Config{Paths: []string{filepath.Join(policiesFolder, "examples")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "any_authenticated_user examples.grafana examples.grafana_roles examples.office examples.one_domain examples.one_group " +
+		"examples.plain_headers examples.read_only public"
+	if got := strings.Join(s.Names(), " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestREADME loads each policy of policies/README.md by itself.
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(policiesFolder, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(text), "```rego\n")[1:]
+	if len(blocks) < 5 {
+		t.Fatalf("only %d examples were found", len(blocks))
+	}
+	for _, b := range blocks {
+		b, _, _ = strings.Cut(b, "```")
+		s := loadText(t, b)
+		if len(s.Names()) != 3 {
+			t.Errorf("is no policy:\n%s", b)
+		}
+	}
+}
