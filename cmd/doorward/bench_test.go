@@ -175,7 +175,11 @@ func benchAuthz(name, dir string) (s *authz.Server, cookies []string, revision s
 	if err != nil {
 		return nil, nil, "", err
 	}
-	s, err = authz.New(authz.Config{Sessions: all, Tokens: ring, Pages: pages, Log: slog.New(slog.DiscardHandler)})
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	s, err = authz.New(authz.Config{Sessions: all, Tokens: ring, Pages: pages, Log: slog.New(slog.NewJSONHandler(newLogQueue(null), nil))})
 	if err != nil {
 		return nil, nil, "", err
 	}

@@ -37,10 +37,11 @@ func serveCommand() *cobra.Command {
 		Short: "Run both planes for an Envoy that somebody else runs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := logging.logger(os.Stderr)
+			log, flush, err := logging.logger()
 			if err != nil {
 				return err
 			}
+			defer flush()
 			c, err := config.Load(path)
 			if err != nil {
 				return err
@@ -66,19 +67,21 @@ func (f *loggingFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.format, "log-format", "json", "json or text")
 }
 
-func (f *loggingFlags) logger(w *os.File) (*slog.Logger, error) {
+// logger returns a logger that writes to standard error, and what has to be called at the end.
+func (f *loggingFlags) logger() (log *slog.Logger, flush func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q: it is one of debug, info, warn and error", f.level)
+		return nil, nil, fmt.Errorf("--log-level %q: it is one of debug, info, warn and error", f.level)
 	}
+	if f.format != "json" && f.format != "text" {
+		return nil, nil, fmt.Errorf("--log-format %q: it is json or text", f.format)
+	}
+	q := newLogQueue(os.Stderr)
 	options := &slog.HandlerOptions{Level: level}
-	switch f.format {
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
+	if f.format == "text" {
+		return slog.New(slog.NewTextHandler(q, options)), q.close, nil
 	}
-	return nil, fmt.Errorf("--log-format %q: it is json or text", f.format)
+	return slog.New(slog.NewJSONHandler(q, options)), q.close, nil
 }
 
 // serve runs both planes until ctx ends. What is in edge runs in front of them: it is started once the sockets are open, and when ctx

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"doorward/authz/config"
@@ -21,10 +20,11 @@ func upCommand() *cobra.Command {
 		Short: "Run both planes, and Envoy as a child",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := logging.logger(os.Stderr)
+			log, flush, err := logging.logger()
 			if err != nil {
 				return err
 			}
+			defer flush()
 			if binary, err = envoy.Find(binary); err != nil {
 				return err
 			}
