@@ -82,7 +82,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 
 var (
 	errUnknownRevision = errors.New("the route's revision is not known here: Envoy has a configuration that this program does not have")
-	errHeaders         = errors.New("Envoy did not send every header that the policy reads: its ext_authz filter is not the one of this configuration")
+	errHeaders         = errors.New("not every header that the policy reads was sent by Envoy: its ext_authz filter is not the one of this configuration")
 	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")
 )
 

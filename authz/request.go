@@ -48,7 +48,7 @@ func parseRequest(in string) (*request, error) {
 	}
 	req.host = hostname(req.authority)
 	if !req.mapped {
-		return req, errors.New("Envoy sent no header map: its ext_authz filter lacks encode_raw_headers")
+		return req, errors.New("no header map was sent: Envoy's ext_authz filter lacks encode_raw_headers")
 	}
 	req.path, req.query, _ = strings.Cut(req.target, "?")
 	if !strings.HasPrefix(req.path, "/") {

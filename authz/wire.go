@@ -10,7 +10,7 @@ import (
 // Envoy never does and parsers could take differently, the question is refused.
 
 // errWire is the cause of every question that does not parse.
-var errWire = errors.New("Envoy's question is not a CheckRequest that can be decided on")
+var errWire = errors.New("the question is not a CheckRequest that can be decided on")
 
 // reader takes one field's value into the request.
 type reader func(r *request, value string) error

@@ -16,12 +16,12 @@ const maxReturn = 800
 // paths are no place to return to, since they would loop or sign out, except the user page and the page that restores.
 func returnURL(raw, prefix string) string {
 	const home = "/"
-	if !strings.HasPrefix(raw, "/") || strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) >= 0 {
+	if !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") || strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) >= 0 {
 		return home
 	}
 	rawPath, _, _ := strings.Cut(raw, "?")
 	decoded, err := url.PathUnescape(rawPath)
-	if err != nil || strings.Contains(rawPath, `\`) || namesHost(decoded) || ours(decoded, prefix) {
+	if err != nil || strings.Contains(rawPath, `\`) || strings.HasPrefix(resolved(decoded), "//") || ours(decoded, prefix) {
 		return home
 	}
 	if u, err := url.Parse(raw); err != nil || u.Scheme != "" || u.Host != "" || u.User != nil {
@@ -30,30 +30,38 @@ func returnURL(raw, prefix string) string {
 	return escaped(raw)
 }
 
-// namesHost says whether a decoded path begins with two slashes, at once or when its dot segments are resolved.
-func namesHost(p string) bool {
-	var resolved []string
-	for _, s := range strings.Split(strings.ReplaceAll(p, `\`, "/"), "/")[1:] {
-		switch {
-		case s == ".":
-		case s != "..":
-			resolved = append(resolved, s)
-		case len(resolved) > 0:
-			resolved = resolved[:len(resolved)-1]
+// resolved is a decoded path as a browser reads it: dot segments are resolved while empty segments stand (WHATWG URL Standard, section
+// 4.4, path state).
+func resolved(p string) string {
+	segments := strings.Split(strings.ReplaceAll(p, `\`, "/"), "/")[1:]
+	var out []string
+	for i, s := range segments {
+		if s == ".." && len(out) > 0 {
+			out = out[:len(out)-1]
+		}
+		if s != "." && s != ".." {
+			out = append(out, s)
+		} else if i == len(segments)-1 {
+			out = append(out, "")
 		}
 	}
-	return len(resolved) > 1 && resolved[0] == ""
+	return "/" + strings.Join(out, "/")
 }
 
-// ours says whether a decoded path leads to one of our handlers that is no place to return to. Path parameters (;x) are left out, as
-// they are in matching.
+// ours says whether a decoded path leads to one of our handlers that is no place to return to: as a browser reads it, or as it is read
+// by who merges slashes first. Path parameters (;x) are left out, as they are in matching.
 func ours(p, prefix string) bool {
-	segments := strings.Split(p, "/")
-	for i, s := range segments {
-		segments[i], _, _ = strings.Cut(s, ";")
+	for _, reading := range []string{p, resolved(p)} {
+		segments := strings.Split(reading, "/")
+		for i, s := range segments {
+			segments[i], _, _ = strings.Cut(s, ";")
+		}
+		clean := path.Clean(strings.Join(segments, "/"))
+		if strings.HasPrefix(clean, prefix+"/") && clean != prefix+"/return" {
+			return true
+		}
 	}
-	clean := path.Clean(strings.Join(segments, "/"))
-	return strings.HasPrefix(clean, prefix+"/") && clean != prefix+"/return"
+	return false
 }
 
 // escaped replaces bytes that are not ASCII, so that the URL survives a header and JSON.

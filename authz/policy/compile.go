@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -20,6 +21,11 @@ func parseAll(sources []source) (map[string]*ast.Module, config.Problems) {
 	for _, s := range sources {
 		m, err := ast.ParseModuleWithOpts(s.file, s.text, options)
 		switch {
+		case ast.IsError(ast.ParseErr, err) && strings.HasSuffix(err.Error(), "empty module"):
+			problems = append(problems, config.Problem{
+				Position: config.Position{File: s.file, Line: 1, Column: 1},
+				Message:  "is empty: a policy begins with its package",
+			})
 		case err != nil:
 			problems = append(problems, problemsOf(s.file, err, nil)...)
 		case !s.library && isLibrary(m.Package.Path):

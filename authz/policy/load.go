@@ -85,6 +85,12 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 	for _, m := range s.compiler.Modules {
 		pkg := m.Package.Path
 		name := packageName(pkg)
+		if p := s.policies[name]; p != nil && p.kind != rego {
+			problems = append(problems, config.Problem{
+				Position: position(m.Package.Location),
+				Message:  name + " is the name of a built-in policy; choose another name",
+			})
+		}
 		if s.policies[name] != nil || isLibrary(pkg) || len(rulesAt(s.compiler, entry(pkg, "allow"))) == 0 {
 			continue
 		}
