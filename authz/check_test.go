@@ -418,6 +418,18 @@ func TestHeadersThatEnvoyDidNotSend(t *testing.T) {
 	}
 }
 
+func TestClientIPIsEnvoysWord(t *testing.T) {
+	r := routeTo(t, "grafana", "p")
+	r.AllowAnonymous = true
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow if input.request.client_ip == \"192.0.2.7\"\n"}, r)
+	if got := status(d.check(d.ask("x-envoy-external-address", "192.0.2.7"))); got != 200 {
+		t.Errorf("status %d, want 200", got)
+	}
+	if got := status(d.check(d.ask("x-envoy-external-address", "192.0.2.8"))); got != 401 {
+		t.Errorf("another address: status %d, want 401", got)
+	}
+}
+
 func TestUnauthenticatedJSON(t *testing.T) {
 	d := newDoor(t, nil, routeTo(t, "grafana", "any_authenticated_user"))
 	denied := d.check(d.ask("accept", "application/json")).GetDeniedResponse()

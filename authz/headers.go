@@ -12,8 +12,12 @@ import (
 
 // ownHeaders are the request headers that the way of a request reads itself, whatever the policies read.
 var ownHeaders = []string{
-	"accept", "connection", "cookie", "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
+	"accept", "connection", "cookie", headerClientIP, "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
 }
+
+// headerClientIP is Envoy's word about the client behind the trusted hops; the source address is that of the nearest proxy. What a client
+// sends under this name is gone before.
+const headerClientIP = "x-envoy-external-address"
 
 // metadataHeaders is the gRPC metadata in which Envoy names the set of headers that it was told to send.
 const metadataHeaders = "x-doorward-headers"

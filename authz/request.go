@@ -46,6 +46,9 @@ func parseRequest(in string) (*request, error) {
 	if err != nil {
 		return req, err
 	}
+	if ip, ok := req.first(headerClientIP); ok {
+		req.clientIP = ip
+	}
 	req.host = hostname(req.authority)
 	if !req.mapped {
 		return req, errors.New("no header map was sent: Envoy's ext_authz filter lacks encode_raw_headers")

@@ -28,6 +28,9 @@ import (
 // acknowledgement bounds how long a change waits for the Envoys.
 const acknowledgement = 30 * time.Second
 
+// switching is what Envoy's worker threads may take, after Envoy has acknowledged, to route by what it acknowledged.
+const switching = 200 * time.Millisecond
+
 // planes are the two halves of the program, the one that decides and the one that configures Envoy, and what they stand on.
 type planes struct {
 	log      *slog.Logger
@@ -136,6 +139,10 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 	if err := p.xds.Apply(ctx, change.resources); err != nil {
 		p.served(err)
 		return fmt.Errorf("an Envoy did not take all of it: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(switching):
 	}
 	p.authz.Settle()
 	p.served(nil)
