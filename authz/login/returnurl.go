@@ -48,17 +48,19 @@ func resolved(p string) string {
 	return "/" + strings.Join(out, "/")
 }
 
-// ours says whether a decoded path leads to one of our handlers that is no place to return to: as a browser reads it, or as it is read
-// by who merges slashes first. Path parameters (;x) are left out, as they are in matching.
+// ours says whether a decoded path leads to one of our handlers that is no place to return to, read in any way: as it stands, as a
+// browser resolves it, and as who merges slashes does. Path parameters (;x) are left out, as they are in matching.
 func ours(p, prefix string) bool {
 	for _, reading := range []string{p, resolved(p)} {
 		segments := strings.Split(reading, "/")
 		for i, s := range segments {
 			segments[i], _, _ = strings.Cut(s, ";")
 		}
-		clean := path.Clean(strings.Join(segments, "/"))
-		if strings.HasPrefix(clean, prefix+"/") && clean != prefix+"/return" {
-			return true
+		plain := strings.Join(segments, "/")
+		for _, reading := range []string{plain, path.Clean(plain)} {
+			if rest, below := strings.CutPrefix(reading, prefix+"/"); below && rest != "" && rest != "return" {
+				return true
+			}
 		}
 	}
 	return false

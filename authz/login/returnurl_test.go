@@ -101,7 +101,7 @@ func FuzzReturn(f *testing.F) {
 			t.Fatalf("%q became %q: %v", raw, got, err)
 		}
 		rest, below := strings.CutPrefix(decoded, prefix+"/")
-		if rest, _, _ = strings.Cut(rest, ";"); below && strings.Trim(rest, "/.") != "" && rest != "return" {
+		if rest, _, _ = strings.Cut(rest, ";"); below && rest != "" && rest != "return" {
 			t.Fatalf("%q became %q, a path of ours", raw, got)
 		}
 	})

@@ -44,6 +44,15 @@ func TestFragmentInBrowser(t *testing.T) {
 	}
 }
 
+// TestContinueInBrowser holds that the page goes on by itself under its own policy.
+func TestContinueInBrowser(t *testing.T) {
+	browser := chromium(t)
+	s := newSite(t, "/", "")
+	if got, want := s.title(t, browser, "/leave"), s.URL+"/end?a=b&c=d"; got != want {
+		t.Errorf("arrived at %s\nwant %s", got, want)
+	}
+}
+
 // site plays the sign-in: /go stands for all of it.
 type site struct {
 	*httptest.Server
@@ -67,6 +76,9 @@ func newSite(t *testing.T, to, kept string) *site {
 		_, _ = w.Write([]byte(`<script>sessionStorage.setItem("doorward.return.` + name + `", "` + kept + `"); location.replace("` + next + `")</script>`))
 	})
 	mux.HandleFunc("/return", func(w http.ResponseWriter, _ *http.Request) { send(w, p.Return(Return{host, "/"})) })
+	mux.HandleFunc("/leave", func(w http.ResponseWriter, _ *http.Request) {
+		send(w, p.Continue(Continue{host, "Signing you out", "Your session has ended.", "/end?a=b&c=d"}))
+	})
 	mux.HandleFunc("/favicon.ico", http.NotFound)
 	arrived := func(w http.ResponseWriter) {
 		_, _ = w.Write([]byte("<title></title><script>document.title = location.href</script>"))
