@@ -1,6 +1,7 @@
 package login
 
 import (
+	"log/slog"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -13,7 +14,6 @@ import (
 	"doorward/authz/session"
 	"doorward/authz/store/bolt"
 	"doorward/authz/web"
-	"log/slog"
 )
 
 // newSettings has the hosts of world.

@@ -142,11 +142,11 @@ func discover(ctx context.Context, base *http.Client, key providerKey) (*metadat
 		return nil, fmt.Errorf("discovery of %s: %w", key.issuer, err)
 	}
 	var errs []error
-	for name, endpoint := range map[string]string{
-		"authorization_endpoint": p.Endpoint().AuthURL, "token_endpoint": p.Endpoint().TokenURL, "jwks_uri": more.JWKS,
+	for _, e := range []struct{ name, url string }{
+		{"authorization_endpoint", p.Endpoint().AuthURL}, {"token_endpoint", p.Endpoint().TokenURL}, {"jwks_uri", more.JWKS},
 	} {
-		if !isEndpoint(endpoint, key.issuer) {
-			errs = append(errs, fmt.Errorf("discovery of %s: %s %q is no URL with the issuer's scheme", key.issuer, name, endpoint))
+		if !isEndpoint(e.url, key.issuer) {
+			errs = append(errs, fmt.Errorf("discovery of %s: %s %q is no URL with the issuer's scheme", key.issuer, e.name, e.url))
 		}
 	}
 	if !isEndpoint(more.EndSession, key.issuer) {
