@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"testing"
@@ -104,12 +106,15 @@ func anyOf(t *testing.T, m proto.Message) *anypb.Any {
 	return packed
 }
 
+// freeAddr is below the range from which the kernel takes ports for others (ip_local_port_range), so that no test that runs beside this one
+// gets it meanwhile.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
