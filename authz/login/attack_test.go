@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"doorward/authz/session"
+	"doorward/authz/store"
 )
 
 var stray = []string{"This sign-in cannot go on",
@@ -157,8 +158,7 @@ func TestCodeReplayed(t *testing.T) {
 
 // another takes the wiki's session cookie away and goes up to the next redemption.
 func (w *world) another(b *browser, path string) string {
-	u, _ := url.Parse(wiki)
-	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
+	b.lose(wiki)
 	return b.until(wiki+path, wiki+prefix+"/redeem")
 }
 
@@ -355,6 +355,54 @@ func TestNoSecretsInLog(t *testing.T) {
 	for _, secret := range secrets {
 		if secret != "" && strings.Contains(w.log.String(), secret) {
 			t.Errorf("the log holds %q:\n%s", secret, w.log.String())
+		}
+	}
+}
+
+// TestHandOffBoundToHost gives one host what was made for another, with a nonce that fits.
+func TestHandOffBoundToHost(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(auth+"/", "alice")
+	nonce := []byte("n")
+	for name, c := range map[string]struct {
+		asked, flow string
+		status      int
+	}{
+		"all for this host":           {"grafana.example.com", "grafana.example.com", 302},
+		"a code for another host":     {"wiki.example.com", "grafana.example.com", 400},
+		"a flow of another host":      {"grafana.example.com", "wiki.example.com", 400},
+		"a flow of no host":           {"grafana.example.com", "", 400},
+		"both for one, at another":    {"wiki.example.com", "wiki.example.com", 400},
+		"a code for the auth host":    {authHost, "grafana.example.com", 400},
+		"a code for a host not known": {"evil.example", "grafana.example.com", 400},
+	} {
+		code := []byte(strings.Repeat(name[:1], 32))
+		key := codeKey(code)
+		grant := w.h.seal(key, grant{Session: b.session(auth).ID, Host: c.asked, Nonce: hash(nonce)})
+		if _, err := w.h.Store.Apply(t.Context(), store.Op{Key: key, Value: []byte(grant), Expect: store.Any}); err != nil {
+			t.Fatal(err)
+		}
+		cookie := flowCookie + "00000000=" + w.h.seal(purposeFlow, flow{Host: c.flow, Nonce: nonce, Return: "/x"})
+		a := w.call("GET", "grafana.example.com", prefix+"/redeem?flow=00000000&code="+encoded(code), http.Header{"Cookie": {cookie}})
+		if a.StatusCode != c.status {
+			t.Errorf("%s: got %d, want %d", name, a.StatusCode, c.status)
+		}
+	}
+}
+
+// TestTwoCookies sends two cookies of one name, of which one is good: somebody has put the other one there.
+func TestTwoCookies(t *testing.T) {
+	w := newWorld(t)
+	b, callback := w.atCallback(auth+"/", "alice")
+	_, other := w.atCallback(auth+"/", "bob")
+	id := param(callback, "state")[:8]
+	good := cookieHeader(b, auth)
+	forged := stateCookie + id + "=" + w.h.seal(purposeState, attempt{State: hash([]byte(param(other, "state"))), Return: "/"})
+	for _, header := range []string{good + "; " + forged, forged + "; " + good} {
+		a := w.call("GET", authHost, strings.TrimPrefix(callback, auth), http.Header{"Cookie": {header}})
+		if a.StatusCode != 400 {
+			t.Errorf("got %d, want 400", a.StatusCode)
 		}
 	}
 }

@@ -178,6 +178,12 @@ func (b *browser) session(origin string) *session.Session {
 	return nil
 }
 
+// lose takes the session's cookie of a host from the browser.
+func (b *browser) lose(origin string) {
+	u, _ := url.Parse(origin)
+	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
+}
+
 // cookies are the names of the browser's cookies at a host that begin with a prefix.
 func (b *browser) cookies(origin, prefix string) []string {
 	u, _ := url.Parse(origin)

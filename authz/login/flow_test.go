@@ -295,16 +295,12 @@ func TestCircle(t *testing.T) {
 			origin = auth
 		}
 		b := w.browser()
-		lose := func() {
-			u, _ := url.Parse(origin)
-			b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
-		}
 		b.signIn(origin+"/d?x", "alice")
-		lose()
+		b.lose(origin)
 		if got := b.get(origin + "/d?x"); got.body != "application for alice at /d?x" {
 			t.Errorf("second round: %d %s", got.StatusCode, got.text())
 		}
-		lose()
+		b.lose(origin)
 		page := b.get(origin + "/d?x")
 		b.shows("third round", page, 400, "Sign-in goes in a circle",
 			"You have signed in several times within a minute, and each time your browser came back without the session's cookie.",
@@ -316,24 +312,38 @@ func TestCircle(t *testing.T) {
 	}
 }
 
+// TestNoCircle signs in often, but not in a circle.
 func TestNoCircle(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait    time.Duration
+		targets []string
+	}{
+		"at other addresses": {0, []string{"/a", "/b", "/a", "/c", "/b"}},
+		"not so often":       {40 * time.Second, []string{"/a", "/a", "/a", "/a", "/a"}},
+	} {
+		w := newWorld(t)
+		b := w.browser()
+		b.signIn(auth+"/", "alice")
+		for i, target := range c.targets {
+			w.offset.Add(int64(c.wait))
+			b.lose(auth)
+			if got := b.get(auth + target); got.body != "application for alice at "+target {
+				t.Errorf("%s, sign-in %d: %d %s", name, i, got.StatusCode, got.text())
+			}
+		}
+	}
+}
+
+// TestCircleOfFragments is a circle in which the browser keeps a fragment under a new name each time.
+func TestCircleOfFragments(t *testing.T) {
 	w := newWorld(t)
 	b := w.browser()
-	u, _ := url.Parse(auth)
-	for i := range 4 {
-		if i > 0 {
-			b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
-		}
-		if i%2 == 1 { // other addresses, then later
-			w.offset.Add(int64(time.Minute))
-		}
-		target := auth + "/" + strings.Repeat("x", i/2)
-		got := b.get(target)
-		if i == 0 {
-			got = b.fill(got, "alice")
-		}
-		if !strings.HasPrefix(got.body, "application for alice") {
-			t.Errorf("sign-in %d: %d %s", i, got.StatusCode, got.text())
+	b.signIn(auth+"/", "alice")
+	for i, want := range []int{200, 200, 400} {
+		b.lose(auth)
+		a := b.get(auth + prefix + "/sign_in?continue=1&return=" + url.QueryEscape(prefix+"/return?attempt="+strings.Repeat(string(rune('0'+i)), 32)))
+		if a.StatusCode != want {
+			t.Errorf("round %d: got %d %s, want %d", i, a.StatusCode, a.text(), want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -209,6 +210,34 @@ func TestAfterSignOut(t *testing.T) {
 	}
 }
 
+// TestSignOutEndsLostSessions: the browser has lost a cookie and signed in again, in the same session of the provider's.
+func TestSignOutEndsLostSessions(t *testing.T) {
+	w := newWorld(t)
+	b := w.browser()
+	b.signIn(auth+"/", "alice")
+	lost := b.session(auth)
+	b.lose(auth)
+	b.get(auth + "/other")
+	if again := b.session(auth); again == nil || again.ID == lost.ID || again.SID != lost.SID {
+		t.Fatalf("got %v after %v", again, lost)
+	}
+	b.get(auth + prefix + "/sign_out")
+	if _, err := w.h.Sessions.Load(t.Context(), lost.ID); !errors.Is(err, session.ErrNone) {
+		t.Errorf("the lost session: %v", err)
+	}
+}
+
+// TestSignOutAfterProviderChange: the new provider is not told of the old one's session.
+func TestSignOutAfterProviderChange(t *testing.T) {
+	f, other := newFake(t), newFake(t)
+	b := f.browser()
+	b.get(auth + "/")
+	f.change(func(s *Settings) { s.IDP.Issuer = f.url(other.issuer) })
+	if got := b.step(auth + prefix + "/sign_out").next(t); got != auth+prefix+"/signed_out" {
+		t.Errorf("signs out at %s", got)
+	}
+}
+
 // TestSignedOutKeepsSession: the page alone signs nobody out.
 func TestSignedOutKeepsSession(t *testing.T) {
 	w := newWorld(t)
@@ -241,8 +270,7 @@ func TestSignOutWinsCallback(t *testing.T) {
 	b := w.browser()
 	b.signIn(auth+"/", "alice")
 	s := b.session(auth)
-	u, _ := url.Parse(auth)
-	b.Jar.SetCookies(u, []*http.Cookie{{Name: session.CookieName, Path: "/", MaxAge: -1}})
+	b.lose(auth) // so that the provider is asked again, in the same session of its own
 	callback := b.until(auth+"/other", auth+prefix+"/callback")
 	if err := w.h.Sessions.RevokeSID(t.Context(), s.Issuer, s.SID); err != nil {
 		t.Fatal(err)
