@@ -14,12 +14,15 @@ const maxSteps = 250_000
 // that stalls does not make it deny.
 const clockSteps = 64
 
+var errSteps = fmt.Errorf("it needs more than %d steps", maxSteps)
+
 // budget bounds one evaluation, in steps and in time. It is the topdown.Cancel of the evaluation, which asks before each expression and
 // inside built-ins that loop, so that no timer and no goroutine is needed. It is used by one goroutine.
 type budget struct {
 	ctx      context.Context
 	deadline time.Time
 	steps    int
+	nextLook int // at the clock, in steps
 	err      error
 }
 
@@ -28,7 +31,7 @@ func newBudget(ctx context.Context, timeout time.Duration) *budget {
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	return &budget{ctx: ctx, deadline: deadline}
+	return &budget{ctx: ctx, deadline: deadline, nextLook: clockSteps}
 }
 
 // Cancel is part of topdown.Cancel.
@@ -40,16 +43,22 @@ func (b *budget) Cancel() {
 
 // Cancelled counts a step and says whether it was one too many.
 func (b *budget) Cancelled() bool {
+	return b.spend(1)
+}
+
+// spend counts the work of a built-in as steps, and says whether it was too much.
+func (b *budget) spend(steps int) bool {
 	if b.err != nil {
 		return true
 	}
-	b.steps++
+	b.steps += steps
 	if b.steps > maxSteps {
-		b.err = fmt.Errorf("it needs more than %d steps", maxSteps)
+		b.err = errSteps
 		return true
 	}
-	if b.steps%clockSteps == 0 {
+	if b.steps >= b.nextLook {
 		b.look()
+		b.nextLook = b.steps + clockSteps
 	}
 	return b.err != nil
 }

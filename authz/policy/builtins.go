@@ -23,8 +23,8 @@ is_null is_number is_object is_set is_string json.filter json.is_valid json.mars
 json.remove json.unmarshal lower lt lte max min minus mul neq net.cidr_contains net.cidr_contains_matches
 net.cidr_expand net.cidr_intersects net.cidr_is_valid net.cidr_merge numbers.range numbers.range_step object.filter
 object.get object.keys object.remove object.subset object.union object.union_n or plus print product
-regex.find_all_string_submatch_n regex.find_n regex.globs_match regex.is_valid regex.match regex.replace regex.split
-regex.template_match rego.metadata.chain rego.metadata.rule rem replace round semver.compare semver.is_valid sort split
+regex.find_all_string_submatch_n regex.find_n regex.is_valid regex.match regex.replace regex.split
+rego.metadata.chain rego.metadata.rule rem replace round semver.compare semver.is_valid sort split
 sprintf startswith strings.any_prefix_match strings.any_suffix_match strings.count strings.replace_n strings.reverse
 strings.split_n substring sum time.add_date time.clock time.date time.diff time.format time.parse_duration_ns
 time.parse_ns time.parse_rfc3339_ns time.weekday to_number trim trim_left trim_prefix trim_right trim_space trim_suffix
@@ -63,6 +63,8 @@ var forbidden = map[string]string{
 	"graphql.schema_is_valid":  noBound,
 	"strings.render_template":  "its time has no bound; use sprintf or a template string",
 	"graph.reachable_paths":    "the number of paths has no bound; use graph.reachable",
+	"regex.globs_match":        "its time has no bound; use glob.match",
+	"regex.template_match":     "its time has no bound; use regex.match",
 	"bits.lsh":                 "its result has no bound; multiply by a power of two",
 }
 

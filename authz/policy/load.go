@@ -49,6 +49,7 @@ func load(ctx context.Context, sources []source, timeout time.Duration) (set *Se
 
 // assemble makes the policies of what was compiled.
 func assemble(ctx context.Context, compiler *ast.Compiler, sources []source, timeout time.Duration) (*Set, config.Problems) {
+	guardBuiltins()
 	store := inmem.New()
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {

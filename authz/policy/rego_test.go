@@ -45,6 +45,7 @@ func TestRego(t *testing.T) {
 		}
 		modules[file] = m
 	}
+	guardBuiltins()
 	store := inmem.New()
 	txn := storage.NewTransactionOrDie(t.Context(), store)
 	defer store.Abort(t.Context(), txn)
