@@ -63,14 +63,21 @@ func (h *Handler) attempt(v *visit) (a attempt, id string, started time.Time, er
 
 // stray is an answer of the provider that this browser did not ask for, or no longer waits for.
 func (h *Handler) stray(v *visit, cause error) {
+	h.over(v, cause, web.Error{Title: "This sign-in cannot go on",
+		Message: "It was begun in another browser or more than five minutes ago, it is over, or this browser does not keep this site's cookies."})
+}
+
+// over is shown for an answer or a code that is no longer good, or not for this browser. Who is signed in has used the back button, most
+// likely, and needs no explanation.
+func (h *Handler) over(v *visit, cause error, page web.Error) {
 	if s, err := h.current(v); err == nil && s != nil {
-		v.redirect(v.back("/")) // the back button
+		h.Log.Info("sign-in failed, but there is a session", "session", session.HashID(s.ID), "host", v.host, "request_id", v.id,
+			"cause", bounded(cause.Error(), 500))
+		v.redirect(v.back("/"))
 		return
 	}
-	h.fail(v, cause, web.Error{Status: http.StatusBadRequest, Title: "This sign-in cannot go on",
-		Message:  "It was begun in another browser or more than five minutes ago, it is over, or this browser does not keep this site's cookies.",
-		Remedy:   "Try again, and allow cookies for this site.",
-		RetryURL: v.signInURL("/")})
+	page.Status, page.Remedy, page.RetryURL = http.StatusBadRequest, "Try again, and allow cookies for this site.", v.signInURL("/")
+	h.fail(v, cause, page)
 }
 
 // refused shows an error answer (OpenID Connect Core 1.0, section 3.1.2.6), and says whether it was one.

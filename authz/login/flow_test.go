@@ -120,6 +120,22 @@ func TestAuthHost(t *testing.T) {
 	}
 }
 
+// TestAuthOnly is an auth host without an application: its user page is all there is to go to.
+func TestAuthOnly(t *testing.T) {
+	w := newWorld(t)
+	w.change(func(s *Settings) { s.AuthOnly = true })
+	b, callback := w.atCallback(auth+prefix+"/sign_in", "alice")
+	if got := b.get(callback).Request.URL.String(); got != auth+prefix+"/" {
+		t.Errorf("a sign-in that names nothing to return to led to %s", got)
+	}
+	if got := b.step(callback).next(t); got != auth+prefix+"/" {
+		t.Errorf("the back button leads to %s", got)
+	}
+	if got := b.get(grafana + prefix + "/sign_in").Request.URL.String(); got != grafana+"/" {
+		t.Errorf("at another host: %s", got)
+	}
+}
+
 // TestRedirectHeaders steps through a sign-in: every answer of ours keeps its address to itself and out of caches.
 func TestRedirectHeaders(t *testing.T) {
 	w := newWorld(t)

@@ -122,12 +122,6 @@ func (h *Handler) enter(v *visit, id, value string) error {
 
 // notRedeemed is what a code gets that is presented for a second time, too late, or by a browser that did not ask for it.
 func (h *Handler) notRedeemed(v *visit, cause error) {
-	if s, err := h.current(v); err == nil && s != nil {
-		v.redirect(v.back("/")) // the back button
-		return
-	}
-	h.fail(v, cause, web.Error{Status: http.StatusBadRequest, Title: "The sign-in was not completed here",
-		Message:  "It was begun in another browser or more than a few minutes ago, or this browser does not keep this site's cookies.",
-		Remedy:   "Try again, and allow cookies for this site.",
-		RetryURL: v.signInURL("/")})
+	h.over(v, cause, web.Error{Title: "The sign-in was not completed here",
+		Message: "It was begun in another browser or more than a few minutes ago, or this browser does not keep this site's cookies."})
 }

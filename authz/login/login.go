@@ -36,6 +36,7 @@ type Settings struct {
 	IDP      config.IDP            // with the secret itself, also when it stands in a file
 	Lifetime time.Duration         // of a session
 	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
+	AuthOnly bool                  // AuthURL's host has no route, so there is nothing at its "/" but the user page
 }
 
 // Config is what a Handler needs.
@@ -163,7 +164,11 @@ func (h *Handler) fail(v *visit, cause error, page web.Error) {
 		case page.Status >= 500:
 			level = slog.LevelError
 		}
-		h.Log.Log(v.r.Context(), level, "sign-in failed", "page", page.Title, "status", page.Status, "host", v.host,
+		message := "sign-in failed"
+		if strings.HasSuffix(v.r.URL.Path, "/sign_out") {
+			message = "sign-out failed"
+		}
+		h.Log.Log(v.r.Context(), level, message, "page", page.Title, "status", page.Status, "host", v.host,
 			"path", strings.TrimPrefix(v.r.URL.Path, v.Prefix), "request_id", v.id, "cause", bounded(cause.Error(), 500))
 	}
 	v.show(h.Pages.Error(page))
@@ -175,15 +180,20 @@ func (h *Handler) unavailable(v *visit, cause error) {
 		Message: "Your session cannot be looked up at the moment.", Remedy: "Try again in a few seconds.", RetryURL: v.signInURL("/")})
 }
 
-// current returns the browser's session at this host, or nil.
+// current returns the browser's session at this host, or nil. Two different cookies are none, as authz has it: one of them was put there.
 func (h *Handler) current(v *visit) (*session.Session, error) {
+	value := ""
 	for _, cookie := range v.r.CookiesNamed(session.CookieName) {
-		s, err := h.Sessions.Find(v.r.Context(), cookie.Value, v.host)
-		if !errors.Is(err, session.ErrNone) {
-			return s, err
+		if value != "" && value != cookie.Value {
+			return nil, nil
 		}
+		value = cookie.Value
 	}
-	return nil, nil
+	s, err := h.Sessions.Find(v.r.Context(), value, v.host)
+	if errors.Is(err, session.ErrNone) {
+		return nil, nil
+	}
+	return s, err
 }
 
 // hostname is a Host header in lower case without its port.

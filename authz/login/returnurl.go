@@ -80,7 +80,12 @@ func escaped(s string) string {
 }
 
 // back is where a return URL leads: always an absolute URL at this host's own origin, so that no reading of the path can change the host.
-func (v *visit) back(to string) string { return v.Hosts[v.host].Origin() + to }
+func (v *visit) back(to string) string {
+	if to == "/" && v.AuthOnly && v.atAuthHost() {
+		return v.at("/")
+	}
+	return v.Hosts[v.host].Origin() + to
+}
 
 // signInURL is where a sign-in at this host begins.
 func (v *visit) signInURL(to string) string { return v.at("/sign_in?return=" + url.QueryEscape(to)) }

@@ -73,7 +73,9 @@ func (h *Handler) keepFragment(v *visit, to string) {
 }
 
 // restore shows the page whose script goes to what keepFragment's kept.
-func (h *Handler) restore(v *visit) { v.show(h.Pages.Return(web.Return{Host: v.host, HomeURL: "/"})) }
+func (h *Handler) restore(v *visit) {
+	v.show(h.Pages.Return(web.Return{Host: v.host, HomeURL: v.back("/")}))
+}
 
 // start sends the browser to the provider.
 func (h *Handler) start(v *visit, a attempt) {
