@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -135,7 +136,7 @@ func (s *Server) refusal(req *request, v verdict) denial {
 		Host: v.route.host, Reasons: reasons, DecisionID: req.id, SignOutURL: v.route.edge.prefix + "/sign_out",
 	}
 	if v.session != nil {
-		page.Person = web.Person{Name: v.session.User.Name, Email: v.session.User.Email, Groups: v.session.User.Groups}
+		page.Person = web.Person{Name: cmp.Or(v.session.User.Name, v.session.User.Email, v.session.User.ID), Email: v.session.User.Email, Groups: v.session.User.Groups}
 	}
 	return shown(s.Pages.Denied(page))
 }

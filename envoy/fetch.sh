@@ -19,7 +19,7 @@ if [ -x "$target/envoy" ]; then
     exit 0
 fi
 
-instead="or put Envoy $version on the PATH, or name it in ENVOY"
+instead="or run doorward with an Envoy $version of your own: doorward up --envoy FILE"
 case "$(uname -s)-$(uname -m)" in
 Linux-x86_64 | Linux-aarch64) ;;
 *) die "there is no pinned build for $(uname -s) $(uname -m); run this on Linux x86_64 or aarch64, $instead" ;;

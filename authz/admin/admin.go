@@ -68,7 +68,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return s, fmt.Errorf("ask %s: %w: %w", c.socket, ErrNotRunning, err)
+		return s, fmt.Errorf("%w at %s: %w", ErrNotRunning, c.socket, err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"go.yaml.in/yaml/v4"
 )
 
 // Load reads, checks and completes the file at path. Every problem is reported at once: the error is a Problems. The dates of
@@ -74,6 +76,9 @@ func (l *loader) open(path string, out any) *document {
 		return nil
 	}
 	l.decode(doc, out)
+	if doc.root.Kind != yaml.MappingNode {
+		return nil // reported; everything else would follow from it
+	}
 	return doc
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,12 +25,12 @@ func checkCommand() *cobra.Command {
 	var wait bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "check FILE",
+		Use:   "check [FILE]",
 		Short: "Say whether a configuration is good, and what is wrong with it",
 		Long: "Check reads a configuration as serve does: keys, routes, certificates, policies and what they come to in Envoy.\n" +
 			"With --wait it then waits until the running doorward serves exactly this: decided by its policies and\n" +
 			"acknowledged by every Envoy. The exit status is 0 when all is well, 1 otherwise.",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
@@ -38,8 +40,9 @@ func checkCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			c, warnings, err := check(ctx, args[0])
-			r := report{File: args[0], Problems: problems(err), Warnings: warnings}
+			file := append(args, defaultConfig)[0]
+			c, warnings, err := check(ctx, file)
+			r := report{File: file, Problems: problems(err), Warnings: warnings}
 			if err == nil {
 				r.Checksum, r.Routes, r.Hosts = c.Checksum, len(c.Routes), len(c.Hosts())
 				if wait {
@@ -78,7 +81,24 @@ func check(ctx context.Context, path string) (*config.Config, []string, error) {
 		return nil, nil, err
 	}
 	_, err = build(ctx, c, new(xds.Builder), source.Certificate, []string{})
-	return c, source.Warnings(time.Now()), err
+	return c, append(source.Warnings(time.Now()), doubts(c)...), err
+}
+
+// doubts says what is allowed and seldom meant.
+func doubts(c *config.Config) (doubts []string) {
+	_, port, err := net.SplitHostPort(c.Listen.HTTPS)
+	if err != nil {
+		return nil // Load has refused it
+	}
+	seen := make(map[string]bool)
+	for _, r := range c.Routes {
+		if from := strconv.Itoa(r.From.Port()); from != port && !seen[r.Host()] {
+			seen[r.Host()] = true
+			doubts = append(doubts, fmt.Sprintf("routes[%s].from: browsers will open port %s, and listen.https is %s: right only where something leads from the one to the other",
+				r.Name, from, c.Listen.HTTPS))
+		}
+	}
+	return doubts
 }
 
 // served waits until the running doorward serves a configuration, or says why it does not.
@@ -88,7 +108,7 @@ func served(ctx context.Context, c *config.Config) error {
 		status, err := client.Status(ctx)
 		switch {
 		case errors.Is(err, admin.ErrNotRunning) && ctx.Err() == nil:
-			return fmt.Errorf("--wait: %w: start it with doorward up or serve", err)
+			return fmt.Errorf("--wait: %w for %s: start it with doorward up or serve", admin.ErrNotRunning, c.Path)
 		case err == nil && status.Loaded == c.Checksum && status.Served:
 			return nil
 		case err == nil && (status.Refused == c.Checksum || status.Loaded == c.Checksum) && status.Problem != "":

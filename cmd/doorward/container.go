@@ -36,7 +36,8 @@ func caCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dataDir, "data-dir", "data", "the configuration's data_dir")
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "the configuration's data_dir")
+	_ = cmd.MarkFlagRequired("data-dir") // fails only for a flag that does not exist
 	cmd.Flags().StringVar(&out, "out", "", "write to this file instead")
 	return cmd
 }
@@ -59,6 +60,7 @@ func healthCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dataDir, "data-dir", "data", "the configuration's data_dir")
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "the configuration's data_dir")
+	_ = cmd.MarkFlagRequired("data-dir")
 	return cmd
 }

@@ -11,7 +11,7 @@ func envoyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "envoy", Short: "What an Envoy needs to run behind this doorward"}
 	var path, node string
 	bootstrap := &cobra.Command{
-		Use:   "bootstrap --config FILE",
+		Use:   "bootstrap [--config FILE]",
 		Short: "Print the configuration that an Envoy is started with",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -167,7 +167,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	if err != nil {
 		return nil, err
 	}
-	for _, warning := range certificates.Warnings(time.Now()) {
+	for _, warning := range append(certificates.Warnings(time.Now()), doubts(c)...) {
 		p.log.Warn(warning)
 	}
 	p.mu.Lock()
@@ -177,8 +177,10 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	if err != nil {
 		return nil, err
 	}
+	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
-		Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
+		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
+		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
 	}
 	return change, nil
 }

@@ -20,6 +20,9 @@ import (
 	"google.golang.org/grpc"
 )
 
+// defaultConfig is the file that commands read when none is named.
+const defaultConfig = "doorward.yaml"
+
 // controlSocket is the admin API's, in the data directory.
 const controlSocket = "control.sock"
 
@@ -33,7 +36,7 @@ func serveCommand() *cobra.Command {
 	var path string
 	var logging loggingFlags
 	cmd := &cobra.Command{
-		Use:   "serve --config FILE",
+		Use:   "serve [--config FILE]",
 		Short: "Run both planes for an Envoy that somebody else runs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +58,7 @@ func serveCommand() *cobra.Command {
 }
 
 func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "doorward.yaml", "the configuration file")
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "the configuration file")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that does not exist
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 
 	"doorward/authz/admin"
@@ -11,17 +12,20 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var path string
+	var path, dataDir string
 	cmd := &cobra.Command{
-		Use:   "status --config FILE",
+		Use:   "status [--config FILE]",
 		Short: "Print what the running doorward has loaded and what each Envoy acknowledged",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(path)
-			if err != nil {
-				return err
+			if dataDir == "" {
+				c, err := config.Load(path)
+				if err != nil {
+					return fmt.Errorf("%w\n(the running program can be asked all the same: --data-dir DIR names its data_dir)", err)
+				}
+				dataDir = c.DataDir
 			}
-			status, err := admin.NewClient(filepath.Join(c.DataDir, controlSocket)).Status(cmd.Context())
+			status, err := admin.NewClient(filepath.Join(dataDir, controlSocket)).Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -31,5 +35,6 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "the data_dir of the running program, where the configuration does not say it")
 	return cmd
 }

@@ -16,7 +16,7 @@ func upCommand() *cobra.Command {
 	var grace time.Duration
 	var logging loggingFlags
 	cmd := &cobra.Command{
-		Use:   "up --config FILE",
+		Use:   "up [--config FILE]",
 		Short: "Run both planes, and Envoy as a child",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

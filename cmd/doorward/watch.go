@@ -22,8 +22,10 @@ const (
 	retryEvery = 2 * time.Second
 	// renewEvery is how often the configuration is applied again as it is, so that certificates that are about to end are replaced.
 	renewEvery = 6 * time.Hour
-	// pollShare bounds the time spent looking to a fiftieth.
-	pollShare = 50
+	// pollShare bounds the time spent looking to a fiftieth, where there is that much to look at; pollAtMost bounds what a machine that
+	// stalls for a moment can make of that.
+	pollShare  = 50
+	pollAtMost = time.Second
 )
 
 // watch applies the configuration again whenever one of its files changes, once they have been still for one look, until ctx ends.
@@ -38,7 +40,7 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 		}
 		start := time.Now()
 		now := fingerprint(r.files)
-		wait = pollShare * time.Since(start)
+		wait = min(pollAtMost, pollShare*time.Since(start))
 		still := now == last
 		last = now
 		if still && (now != r.applied || r.failed && time.Since(r.tried) > retryEvery || time.Since(r.tried) > renewEvery) {
