@@ -81,6 +81,33 @@ func checkRules(c *ast.Compiler, pkg ast.Ref) (problems config.Problems) {
 	return problems
 }
 
+// misspelt finds rules of policies that nothing reaches and whose name is almost one of the contract's: a rule `denied` denies nothing.
+func (s *Set) misspelt(reached map[*ast.Rule]bool) (problems config.Problems) {
+	var contract []string
+	for _, o := range outcomes {
+		contract = append(contract, o.name)
+	}
+	for _, m := range s.compiler.Modules {
+		if p := s.policies[packageName(m.Package.Path)]; p == nil || p.kind != rego {
+			continue
+		}
+		for _, r := range m.Rules {
+			name := string(r.Head.Ref()[0].Value.(ast.Var))
+			near := nearest(name, contract)
+			if strings.HasPrefix(name, "deni") { // denied, denies, denial
+				near = "deny"
+			}
+			if near != "" && !reached[r] && !slices.Contains(contract, name) {
+				problems = append(problems, config.Problem{
+					Position: position(r.Location),
+					Message:  fmt.Sprintf("nothing uses the rule %s; did you mean %s?", name, near),
+				})
+			}
+		}
+	}
+	return problems
+}
+
 // only says whether every type that a value can have satisfies ok. An unknown type does.
 func only(t types.Type, ok func(types.Type) bool) bool {
 	if any, is := t.(types.Any); is {

@@ -83,6 +83,7 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 	for _, src := range sources {
 		texts[src.file] = src.text
 	}
+	reached := map[*ast.Rule]bool{}
 	for _, m := range s.compiler.Modules {
 		pkg := m.Package.Path
 		name := packageName(pkg)
@@ -95,15 +96,16 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 		if s.policies[name] != nil || isLibrary(pkg) || len(rulesAt(s.compiler, entry(pkg, "allow"))) == 0 {
 			continue
 		}
-		p, faults := s.prepare(name, pkg, texts)
+		p, faults := s.prepare(name, pkg, texts, reached)
 		problems = append(problems, faults...)
 		s.policies[name] = p
 	}
-	return problems
+	return append(problems, s.misspelt(reached)...)
 }
 
-// prepare checks the rules of the contract, follows what they read, and compiles the one query that evaluates them.
-func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string) (*Policy, config.Problems) {
+// prepare checks the rules of the contract, follows what they read, and compiles the one query that evaluates them. The rules
+// that it reaches are added to reached.
+func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached map[*ast.Rule]bool) (*Policy, config.Problems) {
 	problems := checkRules(s.compiler, pkg)
 	if len(problems) > 0 {
 		return nil, problems
@@ -122,6 +124,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string) (*Polic
 		query.Append(ast.Equality.Expr(ast.VarTerm(o.name), ast.ArrayComprehensionTerm(value, body)))
 	}
 	a := analyse(s.compiler, entries)
+	maps.Copy(reached, a.reached)
 	qc := s.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {

@@ -83,6 +83,13 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{`allow if bits.lsh(1, 2) == 4`, `p.rego:2:10: bits.lsh is not available to policies: ` + forbidden["bits.lsh"]},
 		{"allow if f(1) with http.send as f\nf(x) := 1", `p.rego:2:20: with keyword target must reference existing input, data, or a function`},
 
+		// Rules that are almost the contract's, and that nothing uses.
+		{"allow := true\ndenied contains \"x\"", `p.rego:3:1: nothing uses the rule denied; did you mean deny?`},
+		{"allow := true\nresponse_header := {}", `p.rego:3:1: nothing uses the rule response_header; did you mean response_headers?`},
+		{"allow if allowed\nallowed := true", ``},
+		{"helper := true\ndenied contains \"x\"", ``},
+		{"allow := true\nunrelated := true", ``},
+
 		{"allow if other\nother if allow", "p.rego:2:1: rule data.grafana.allow is recursive: data.grafana.allow -> data.grafana.other -> data.grafana.allow\n" +
 			"p.rego:3:1: rule data.grafana.other is recursive: data.grafana.other -> data.grafana.allow -> data.grafana.other"},
 		{"allow if input.usr\nallow if input.user.emial == \"x\"", "p.rego:2:10: there is no input.usr; did you mean input.user?\n" +

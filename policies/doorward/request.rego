@@ -22,9 +22,14 @@ segments := parts(input.request.path)
 
 parts(path) := [segment |
 	some raw in split(path, "/")
-	segment := urlquery.decode(replace(split(raw, ";")[0], "+", "%2B"))
+	segment := decoded(split(raw, ";")[0])
 	segment != ""
 ]
+
+decoded(segment) := segment if not contains(segment, "%")
+
+# A plus sign is itself in a path, but a space for urlquery.decode.
+decoded(segment) := urlquery.decode(concat("%2B", split(segment, "+"))) if contains(segment, "%")
 
 # METADATA
 # title: Whether the path is this one

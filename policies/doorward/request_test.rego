@@ -21,7 +21,7 @@ test_method_in if {
 test_segments if {
 	request.segments == [] with input as path("/")
 	request.segments == ["a", "b", "c"] with input as path("/a//b;v=1/%63/")
-	request.segments == ["a+b", "c d"] with input as path("/a+b/c%20d")
+	request.segments == ["a+b", "c d", "e+f g"] with input as path("/a+b/c%20d/e+f%20g")
 	request.segments == ["a/b"] with input as path("/a%2Fb")
 }
 
