@@ -190,8 +190,7 @@ func (a *analysis) unify(left, right *ast.Term) {
 	}
 }
 
-// bound says whether the term is a variable that gets its value in one place only: it is once on a side of an equality or in a call's
-// last place, and no argument of the function.
+// bound says whether the term is a variable that gets its value in this place only, and is compared with nothing.
 func (a *analysis) bound(t *ast.Term) bool {
 	v, ok := t.Value.(ast.Var)
 	return ok && !ast.RootDocumentNames.Contains(t) && a.occurrences(a.owner)[v] == 1

@@ -116,8 +116,8 @@ func (g *generator) condition() string {
 		return g.leaf() + " == " + g.word()
 	}
 	v, w := g.fresh(), g.fresh()
-	choice := g.IntN(27)
-	if g.plain && slices.Contains([]int{13, 14, 20, 24, 25, 26}, choice) {
+	choice := g.IntN(32)
+	if g.plain && slices.Contains([]int{13, 14, 20, 24, 25, 26, 29}, choice) {
 		choice = 0
 	}
 	switch choice {
@@ -177,6 +177,16 @@ func (g *generator) condition() string {
 		return fmt.Sprintf("some %s\n\th[%s].x == %s\n\t%s == %s", v, v, g.word(), g.part(v), g.word())
 	case 25:
 		return fmt.Sprintf("data.q[%s] == %s", g.leafIn(), g.leafOrWord())
+	case 27:
+		return fmt.Sprintf("every %s in [%s] { %s == %s }", v, g.document(), v, g.document())
+	case 28:
+		return fmt.Sprintf("walk([%s], [_, %s])\n\t%s == %s", g.document(), v, v, g.document())
+	case 29:
+		return fmt.Sprintf("some %s\n\ts[%s]\n\t%s == %s", v, v, v, g.document())
+	case 30:
+		return fmt.Sprintf("some %s\n\t[%s, 1] = [%s, 1]\n\t%s == %s", v, v, g.document(), v, g.document())
+	case 31:
+		return fmt.Sprintf("some %s in [%s]\n\t%s == %s", v, g.document(), v, g.document())
 	case 26:
 		return fmt.Sprintf("%s := data.q[%s]\n\t%s == %s", v, g.pick("_", g.leafIn()), g.part(v), g.word())
 	}

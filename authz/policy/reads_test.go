@@ -109,6 +109,16 @@ func TestReads(t *testing.T) {
 		{"allow := true\nclaims := {\"u\": input.route}", everyRoute},
 		{"allow if f(input.route) == input.user.claims.r\nf(x) := x", "claims.r " + everyRoute},
 
+		// Variables that something else gives a value, so that an equality compares.
+		{`allow if { every v in input.user.claims.list { v == input.request.headers } }`, "claims.list headers.*"},
+		{`allow if { walk(input.user.claims.list, [_, v]); v == input.request.headers }`, "claims.list headers.*"},
+		{`allow if { some v; input.user.claims.list[v]; v == input.request.headers }`, "claims.list headers.*"},
+		{`allow if { some v in input.user.claims.list; v == input.request.headers }`, "claims.list headers.*"},
+		{`allow if { [v, 1] = input.user.claims.list; v == input.request.headers }`, "claims.list headers.*"},
+		{`allow if { object.get(input.user.claims, "list", []) == [v]; v == input.request.headers }`, "claims.list headers.*"},
+		{"allow if f(input.user.claims.list)\nf(v) if v == input.request.headers", "claims.list headers.*"},
+		{"allow if { v = f(1); v == input.request.headers }\nf(x) := input.user.claims.list", "claims.list headers.*"},
+
 		// with
 		{"allow if q with input.user as {\"name\": \"x\"}\nq if input.user.name == \"x\"", "user.name"},
 		{"allow if q with input.user.name as input.request.path\nq if input.user.name == \"x\"", "user.name path"},
