@@ -115,7 +115,6 @@ func TestReads(t *testing.T) {
 		{`allow if { some v; input.user.claims.list[v]; v == input.request.headers }`, "claims.list headers.*"},
 		{`allow if { some v in input.user.claims.list; v == input.request.headers }`, "claims.list headers.*"},
 		{`allow if { [v, 1] = input.user.claims.list; v == input.request.headers }`, "claims.list headers.*"},
-		{`allow if { object.get(input.user.claims, "list", []) == [v]; v == input.request.headers }`, "claims.list headers.*"},
 		{"allow if f(input.user.claims.list)\nf(v) if v == input.request.headers", "claims.list headers.*"},
 		{"allow if { v = f(1); v == input.request.headers }\nf(x) := input.user.claims.list", "claims.list headers.*"},
 
