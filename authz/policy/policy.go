@@ -1,8 +1,12 @@
 // Package policy compiles Rego and decides with it. It is the only importer of OPA.
 //
-// A policy is a Rego package; the contract of its rules is in policies/README.md. Compiling checks what can be checked before a request
-// comes; deciding is bounded in time, never panics, and every fault of a policy is a denial. The package neither knows HTTP nor
-// finds sessions: it is given an Input.
+// A policy is a Rego package; the contract of its rules is in policies/README.md. Load checks what can be checked before a request comes, and
+// computes what each policy can read (Policy.Reads). Decide builds no more of the input than that; a Cache keeps decisions by it. An
+// evaluation is bounded in steps and time and reaches no network, file or environment; it never panics, and every fault of a policy is a
+// denial.
+//
+// The package neither knows HTTP nor finds sessions: it is given an Input. It does not ask whether a request without a session may be decided
+// at all; its caller must (the reason is in policies/README.md).
 package policy
 
 import (
