@@ -32,14 +32,15 @@ type route struct {
 
 // edge is what all routes of one configuration share.
 type edge struct {
-	header string // of the identity JWT, lower case
-	prefix string // of our own paths
+	header  string // of the identity JWT, lower case
+	prefix  string // of our own paths
+	proxied bool   // there are trusted proxies in front of Envoy
 }
 
 // Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
 func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 	g := &Generation{routes: make(map[string]*route, len(c.Routes)), sets: map[string]headerSet{"": nil}}
-	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix}
+	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0}
 	var errs []error
 	for _, r := range c.Routes {
 		p, err := policies.Policy(r.Policy)

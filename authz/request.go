@@ -25,8 +25,9 @@ type request struct {
 	target          string // path and query, as sent
 	path, query     string // normalised by Envoy; query without "?"
 	sni             string
-	clientIP        string
-	mapped          bool // a header map was there
+	clientIP        string // "" when the proxies in front of Envoy did not say it
+	peer            string // the address of the connection
+	mapped          bool   // a header map was there
 	headers         []header
 	cookie          string // the value of our cookie, "" without one
 }
@@ -46,6 +47,7 @@ func parseRequest(in string) (*request, error) {
 	if err != nil {
 		return req, err
 	}
+	req.peer = req.clientIP
 	if ip, ok := req.first(headerClientIP); ok {
 		req.clientIP = ip
 	}

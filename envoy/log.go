@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -57,6 +59,11 @@ func (l *lineLog) emit() {
 	if cut {
 		whole = strings.TrimRight(line, `\`) + ` ..."}`
 	}
+	var access map[string]any
+	if json.Unmarshal([]byte(whole), &access) == nil && access["log"] == "access" {
+		l.access(access)
+		return
+	}
 	var record struct{ Level, Logger, Message string }
 	if json.Unmarshal([]byte(whole), &record) != nil {
 		record.Level, record.Message = "error", line
@@ -67,6 +74,17 @@ func (l *lineLog) emit() {
 		level = slog.LevelDebug
 	}
 	l.log.Log(context.Background(), level, record.Message, "logger", record.Logger)
+}
+
+// access logs a line of Envoy's access log: its members as attributes, in the order of their names. Anybody can cause one, so it is no error.
+func (l *lineLog) access(line map[string]any) {
+	attrs := make([]any, 0, 2*len(line))
+	for _, name := range slices.Sorted(maps.Keys(line)) {
+		if name != "log" {
+			attrs = append(attrs, name, line[name])
+		}
+	}
+	l.log.Info("request failed", attrs...)
 }
 
 // end says that Envoy is told to end, which it warns of itself, as it does of every stream that this closes.

@@ -14,6 +14,7 @@ func TestEnvoysLogIsPassedOn(t *testing.T) {
 			"level=INFO msg=a logger=main\nlevel=DEBUG msg=b logger=main\n"},
 		{"critical", `{"level":"critical","logger":"main","message":"bad"}` + "\n", "level=ERROR msg=bad logger=main\n"},
 		{"no record", "Segmentation fault\n\n  \n", `level=ERROR msg="Segmentation fault" logger=""` + "\n"},
+		{"the access log", `{"status":503,"log":"access","host":"a"}` + "\n", `level=INFO msg="request failed" host=a status=503` + "\n"},
 		{"a line without an end waits", `{"level":"info"`, ""},
 	}
 	for _, r := range rows {

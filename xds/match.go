@@ -16,7 +16,12 @@ import (
 // only up to the next slash and then resolves dots: "/public;x/admin" is "/public" to the one and "/public/admin" to the
 // other, and "/a/b/%2e%2e;x" is "/a/" to the other. (Envoy itself resolves "..;x", for both.) At the end of an ordinary
 // segment a parameter is harmless.
-const ambiguousPath = `[^?;]*(;[^?]*/.*|/(\.|%2[eE]){1,2};.*)`
+//
+// The same holds for dots beside an escaped slash, which come here where escaped slashes are kept: "/public/..%2Fadmin" is below
+// "/public" to Envoy, and "/admin" to an application that decodes first.
+const ambiguousPath = `[^?;]*(;[^?]*/.*|/(\.|%2[eE]){1,2};.*)` +
+	`|[^?]*(%2[fF]|%5[cC])(\.|%2[eE]){1,2}(([/?;]|%2[fF]|%5[cC]).*)?` +
+	`|[^?]*/(\.|%2[eE]){1,2}(%2[fF]|%5[cC]).*`
 
 // guards come before every other route of a host: a request whose TLS handshake was for another host, as a browser
 // sends it that shares one connection between hosts, is 421; a path that two programs would read differently is 400.

@@ -118,11 +118,17 @@ func TestEnvoyKeepsEscapedSlashes(t *testing.T) {
   - {name: rest, from: "https://a.localhost:PORT", to: "http://%[1]s", policy: any_authenticated_user}
   - {name: pub, from: "https://a.localhost:PORT", prefix: /pub, to: "http://%[1]s", policy: public}
 `, up))
-	for path, route := range map[string]string{"/pub/a%2Fb": "pub", "/pub%2Fb": "rest", "/pub/..%2fb": "pub"} {
+	for path, route := range map[string]string{"/pub/a%2Fb": "pub", "/pub%2Fb": "rest", "/pub/..a%2fb": "pub", "/pub/a?x=/..%2f": "pub"} {
 		a := f.raw("a.localhost", "GET "+path+" HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
 		checks := f.authz.taken()
 		if a.Seen.Path != path || len(checks) != 1 || checks[0].ContextExtensions[ContextRoute] != route {
 			t.Errorf("%s: upstream got %q by %v, want route %q", path, a.Seen.Path, checks, route)
+		}
+	}
+	for _, path := range []string{"/pub/..%2fb", "/pub/.%2Fb", "/pub/%2e.%5cb", "/pub/a%2f..", "/pub/a%2F../b", "/pub/a%5C%2E%2e?x", "/pub%2f..%2fb"} {
+		a := f.raw("a.localhost", "GET "+path+" HTTP/1.1\r\nHost: a.localhost\r\n\r\n")
+		if checks := f.authz.taken(); a.Status != 400 || len(checks) != 0 {
+			t.Errorf("%s: status %d after %d checks, want 400 before any", path, a.Status, len(checks))
 		}
 	}
 }

@@ -38,7 +38,11 @@ var strippedHeaders = []string{
 	// Where the request came from and what it asked for.
 	"forwarded", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip", "x-true-client-ip", "x-cluster-client-ip",
 	"cf-connecting-ip", "fastly-client-ip", "x-original-*", "x-rewrite-*", "x-host", "x-http-host-override", "x-scheme",
-	"front-end-https", "x-envoy-*",
+	"front-end-https", "x-envoy-*", "x-azure-clientip", "x-originating-ip", "x-script-name", "x-url-scheme", "x-waws-*", "proxy",
+	// Tenants and consumers as gateways pass them, and other names for a user.
+	"x-scope-orgid", "x-consumer-*", "x-credential-identifier", "x-userinfo", "x-user-info", "x-endpoint-api-userinfo",
+	"x-apigateway-api-userinfo", "x-appengine-*", "shib-*", "eppn", "x-id-token", "x-access-token", "x-user-login", "auth-user",
+	"http-remote-user", "x-proxy-user",
 }
 
 // forwardedFamily is x-forwarded-* in any spelling. Where proxies in front of Envoy are trusted, the two headers that Envoy

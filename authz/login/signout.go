@@ -26,7 +26,9 @@ type leave struct {
 // signOut ends the session at once, unless another site or a mere part of a page asks for it: then it asks back.
 func (h *Handler) signOut(v *visit) {
 	dest := v.r.Header.Get("Sec-Fetch-Dest")
-	if v.r.Header.Get("Sec-Fetch-Site") == "cross-site" || prefetch(v.r) || dest != "" && dest != "document" && dest != "empty" {
+	site := v.r.Header.Get("Sec-Fetch-Site")
+	mere := dest != "" && dest != "document" && !(dest == "empty" && site == "same-origin")
+	if site == "cross-site" || prefetch(v.r) || mere {
 		action := v.Prefix + "/sign_out"
 		if to := v.afterwards(); to != "" {
 			action += "?redirect_uri=" + url.QueryEscape(to)

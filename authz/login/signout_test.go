@@ -114,6 +114,7 @@ func TestCrossSiteSignOut(t *testing.T) {
 		"an image of a page of ours":    {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"image"}},
 		"a frame":                       {"Sec-Fetch-Site": {"same-site"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"iframe"}},
 		"a prefetch of a page of ours":  {"Sec-Fetch-Site": {"same-origin"}, "Sec-Purpose": {"prefetch"}},
+		"a script of a sibling":         {"Sec-Fetch-Site": {"same-site"}, "Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"empty"}},
 		"a script of another site":      {"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"empty"}},
 		"a prerender of a page of ours": {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}, "Sec-Purpose": {"prefetch;prerender"}},
 	} {

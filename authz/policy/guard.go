@@ -20,6 +20,8 @@ const (
 	maxGrown    = 4 << 20  // bytes of a result that is longer than its arguments
 	maxWidth    = 999      // of a verb of sprintf
 	maxPattern  = 4 << 10  // bytes of a regular expression or glob
+	maxNetworks = 256      // members that are compared each with each
+	maxDigits   = 1 << 10  // of a number that is multiplied or divided; the time grows faster than they do
 	maxProgram  = 50_000   // instructions that a regular expression compiles to; OPA keeps a hundred
 )
 
@@ -44,6 +46,10 @@ func guardBuiltins() {
 			"yaml.unmarshal":                   func(c *call) error { return c.atMost(0, maxYAML) },
 			"yaml.is_valid":                    func(c *call) error { return c.atMost(0, maxYAML) },
 			"sprintf":                          func(c *call) error { return c.widths(0) },
+			"net.cidr_contains_matches":        func(c *call) error { return errors.Join(c.members(0), c.members(1)) },
+			"mul":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
+			"div":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
+			"rem":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
 		} {
 			inner := topdown.GetBuiltin(name)
 			topdown.RegisterBuiltinFunc(name, func(b topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
@@ -79,6 +85,35 @@ func (c *call) text(i int) string {
 func (c *call) atMost(i, limit int) error {
 	if n := len(c.text(i)); n > limit {
 		return fmt.Errorf("operand %d has %d bytes, more than the %d allowed", i+1, n, limit)
+	}
+	return nil
+}
+
+func (c *call) members(i int) error {
+	n := 0
+	switch v := c.operands[i].Value.(type) {
+	case *ast.Array:
+		n = v.Len()
+	case ast.Set:
+		n = v.Len()
+	case ast.Object:
+		n = v.Len()
+	}
+	if n > maxNetworks {
+		return fmt.Errorf("operand %d has %d members, more than the %d allowed", i+1, n, maxNetworks)
+	}
+	return nil
+}
+
+// digits is for numbers, which are kept as they are written. Their exponent counts as what it stands for.
+func (c *call) digits(i int) error {
+	number, ok := c.operands[i].Value.(ast.Number)
+	if !ok {
+		return nil
+	}
+	text, exponent, _ := strings.Cut(strings.ToLower(string(number)), "e")
+	if len(text) > maxDigits || len(strings.TrimLeft(exponent, "+-0")) > 3 {
+		return fmt.Errorf("operand %d has more than the %d digits allowed", i+1, maxDigits)
 	}
 	return nil
 }

@@ -59,6 +59,14 @@ func TestEndlessPoliciesAreCut(t *testing.T) {
 	}
 }
 
+// TestLateResultDenies has one call that takes longer than the whole evaluation may, with nothing after it that asks the time.
+func TestLateResultDenies(t *testing.T) {
+	p := withTimeout(compilePackage(t, "allow if count(json.marshal(numbers.range(1, 200000))) > 0"), 2*time.Millisecond)
+	if d := p.Decide(t.Context(), alice()); d.Allow || d.Err == nil {
+		t.Errorf("a late result is taken: %+v", d)
+	}
+}
+
 func TestTimeoutDenies(t *testing.T) {
 	p := compilePackage(t, endless["cross product"])
 	d := withTimeout(p, time.Nanosecond).Decide(t.Context(), alice())

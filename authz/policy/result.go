@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,8 +103,29 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, ""))
 }
 
-// reservedClaims are set by the token alone (RFC 7519, section 4.1; sid: OpenID Connect Front-Channel Logout 1.0).
-var reservedClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid"}
+// reservedClaims are set by the token alone (RFC 7519, section 4.1; sid: OpenID Connect Front-Channel Logout 1.0; the others say who the
+// user is). There are consumers that read names without regard to case.
+var reservedClaims = []string{
+	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "email", "email_verified", "preferred_username", "name",
+}
+
+func reservedClaim(name string) bool {
+	return slices.ContainsFunc(reservedClaims, func(own string) bool { return strings.EqualFold(name, own) }) ||
+		strings.EqualFold(name, "groups") && name != "groups"
+}
+
+// checkGroups holds a policy's groups to what consumers of the token expect.
+func checkGroups(claims map[string]any) error {
+	groups, given := claims["groups"]
+	if !given {
+		return nil
+	}
+	list, ok := groups.([]any)
+	if !ok || slices.ContainsFunc(list, func(g any) bool { _, ok := g.(string); return !ok }) {
+		return errors.New("\"groups\" must be an array of strings")
+	}
+	return nil
+}
 
 func readClaims(v ast.Value, d *Decision) error {
 	o, ok := v.(ast.Object)
@@ -115,9 +137,9 @@ func readClaims(v ast.Value, d *Decision) error {
 			return fmt.Errorf("must have strings as names, and one is %s", typeName(key.Value))
 		}
 	}
-	for _, name := range reservedClaims {
-		if o.Get(ast.InternedTerm(name)) != nil {
-			return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", name)
+	for _, key := range o.Keys() {
+		if name, ok := key.Value.(ast.String); ok && reservedClaim(string(name)) {
+			return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", string(name))
 		}
 	}
 	x, err := ast.JSON(v)
@@ -127,6 +149,9 @@ func readClaims(v ast.Value, d *Decision) error {
 	claims, ok := x.(map[string]any)
 	if !ok {
 		return fmt.Errorf("must be an object, not %s", typeName(v))
+	}
+	if err := checkGroups(claims); err != nil {
+		return err
 	}
 	text, err := json.Marshal(claims)
 	if err != nil {

@@ -415,6 +415,22 @@ func TestBadChangeChangesNothing(t *testing.T) {
 	}
 }
 
+// TestKeysMoveWithTheirPath changes where the keys are served while it runs.
+func TestKeysMoveWithTheirPath(t *testing.T) {
+	s := newStack(t, twoHosts)
+	b := s.browser()
+	const before, after = "/.well-known/pomerium/jwks.json", "/keys.json"
+	keys := b.get(s.url("grafana", before)).text
+	s.write("doorward.yaml", s.read("doorward.yaml")+"\npaths: {jwks: /keys.json}\n")
+	s.served()
+	if got := b.get(s.url("grafana", after)); got.StatusCode != 200 || got.text != keys || !strings.Contains(keys, `"kid"`) {
+		t.Errorf("%s: %d %s, want the keys", after, got.StatusCode, got.text)
+	}
+	if got := b.get(s.url("grafana", before), "Accept", "application/json", "Sec-Fetch-Mode", "cors"); got.StatusCode != 401 {
+		t.Errorf("%s: %d, want 401: it is the application's now", before, got.StatusCode)
+	}
+}
+
 func TestKilledDoorwardKeepsSessionsAndKeys(t *testing.T) {
 	s := newStack(t, twoHosts)
 	b := s.browser()

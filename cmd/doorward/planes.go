@@ -239,6 +239,13 @@ func (p *planes) took(c *config.Config, headers []string) {
 	}
 }
 
+// jwksPath is where the keys are served now.
+func (p *planes) jwksPath() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loaded.Paths.JWKS
+}
+
 func (p *planes) served(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

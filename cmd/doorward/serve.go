@@ -137,8 +137,13 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 		return err
 	}
 	pages := http.NewServeMux()
-	pages.Handle(c.Paths.JWKS, p.ring)
-	pages.Handle("/", p.login)
+	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == p.jwksPath() {
+			p.ring.ServeHTTP(w, r)
+			return
+		}
+		p.login.ServeHTTP(w, r)
+	})
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
 		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.report)),
@@ -176,9 +181,13 @@ func (p *planes) internal(ctx context.Context, group *errgroup.Group, c *config.
 	if err != nil {
 		return fmt.Errorf("listen.internal: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle(c.Paths.JWKS, p.ring)
-	runHTTP(ctx, group, l, mux)
+	runHTTP(ctx, group, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != p.jwksPath() {
+			http.NotFound(w, r)
+			return
+		}
+		p.ring.ServeHTTP(w, r)
+	}))
 	return nil
 }
 

@@ -89,7 +89,7 @@ func createCA(dir, certFile, keyFile string) (*LocalCA, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.MkdirAll(dir, 0o755)); err != nil {
 		return nil, fmt.Errorf("make the local CA: %w", err)
 	}
 	if err := writeFile(keyFile, key, 0o600); err != nil {
