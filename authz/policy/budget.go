@@ -10,8 +10,7 @@ import (
 // memory: what a step can add is small.
 const maxSteps = 250_000
 
-// clockSteps is how many steps pass between two looks at the clock; a step takes about 200 ns. A small policy never looks, so that a machine
-// that stalls does not make it deny.
+// clockSteps is how many steps pass between two looks at the clock; a step takes about 200 ns. The last look is after the evaluation.
 const clockSteps = 64
 
 var errSteps = fmt.Errorf("it needs more than %d steps", maxSteps)

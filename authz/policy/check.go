@@ -149,7 +149,7 @@ func checkDeny(t types.Type) string {
 
 func checkClaims(t types.Type) string {
 	return checkObject(t, func(name string) string {
-		if slices.Contains(reservedClaims, name) {
+		if reservedClaim(name) {
 			return "is set by the token itself and cannot be changed by a policy"
 		}
 		return ""

@@ -66,6 +66,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"allow := true\nclaims := [1]", `p.rego:3:1: claims must be an object, not an array`},
 		{"allow := true\nclaims := {\"sub\": \"x\"}", `p.rego:3:1: claims "sub": is set by the token itself and cannot be changed by a policy`},
 		{"allow := true\nclaims[\"aud\"] := \"x\"", `p.rego:3:1: claims "aud": is set by the token itself and cannot be changed by a policy`},
+		{"allow := true\nclaims := {\"Email\": \"x\"}", `p.rego:3:1: claims "Email": is set by the token itself and cannot be changed by a policy`},
 		{"allow := true\nheaders := {\"X-A\": 1}", `p.rego:3:1: headers "X-A": must be a string or an array of strings, not a number`},
 		{"allow := true\nheaders := {\"X-A\": [1]}", `p.rego:3:1: headers "X-A": must be a string or an array of strings, not an array`},
 		{"allow := true\nheaders := {\"Host\": \"x\"}", `p.rego:3:1: headers "Host": is the route's to set (host_rewrite, preserve_host_header)`},
