@@ -76,7 +76,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 		return v.because(denied, err)
 	}
 	if v.session != nil && v.route.PassIdentity() {
-		if v.jwt, v.cause = s.mint(v.route, v.session, v.decision.Claims); v.cause != nil {
+		if v.jwt, v.cause = s.mint(v.route, v.session, &v.decision); v.cause != nil {
 			return v.because(unavailable, v.cause)
 		}
 	}

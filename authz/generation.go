@@ -48,12 +48,13 @@ func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 			errs = append(errs, fmt.Errorf("%s:%d: routes[%s].policy: %w", r.Source.File, r.Source.Line, r.Name, err))
 			continue
 		}
+		revision := r.Revision(p.Digest())
 		g.routes[r.Name] = &route{
 			Route:    r,
-			revision: r.Revision(p.Digest()),
+			revision: revision,
 			host:     r.Host(),
 			policy:   p,
-			input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels},
+			input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
 			reads:    read(p),
 			edge:     shared,
 		}

@@ -1,31 +1,23 @@
 package authz
 
 import (
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
 
+	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/token"
 )
 
 // mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
-func (s *Server) mint(r *route, found *session.Session, claims map[string]any) (*minted, error) {
-	extra := ""
-	if len(claims) > 0 {
-		encoded, err := json.Marshal(claims)
-		if err != nil {
-			return nil, fmt.Errorf("encode the policy's claims: %w", err)
-		}
-		extra = string(encoded)
-	}
-	key := tokenKey{found.ID, found.Version, r.Name, r.revision, s.Tokens.KeyID(), extra}
+func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*minted, error) {
+	key := tokenKey{found.ID, found.Version, r.Name, r.revision, s.Tokens.KeyID(), d.ClaimsDigest}
 	now := s.Now()
 	if m, ok := s.minted.get(key, now); ok {
 		return m, nil
 	}
-	jwt, expires, err := s.Tokens.Mint(identity(r, found, claims))
+	jwt, expires, err := s.Tokens.Mint(identity(r, found, d.Claims))
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
@@ -56,7 +48,7 @@ type tokenKey struct {
 	route    string
 	revision string
 	key      string
-	claims   string
+	claims   string // digest of the policy's
 }
 
 // minted is a token as it goes into the answer.

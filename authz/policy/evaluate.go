@@ -51,7 +51,7 @@ func (p *Policy) run(ctx context.Context, input ast.Value) (topdown.QueryResult,
 			result = r
 			return nil
 		})
-	b.look() // a single call may have taken all the time there was, and nothing asked since
+	b.end()
 	if b.err != nil {
 		return nil, b.err
 	}
