@@ -46,7 +46,7 @@ func (p *permission) encode() []byte {
 	}
 	ok = options(ok, okHeaders, p.set)
 	if p.cookie != "" {
-		ok = bytesField(ok, okHeaders, headerOption(nil, "cookie", p.cookie))
+		ok = bytesField(ok, okHeaders, headerOption("cookie", p.cookie))
 	}
 	for _, name := range p.remove {
 		ok = stringField(ok, okHeadersToRemove, name)
@@ -76,17 +76,17 @@ func (d denial) encode() []byte {
 // options appends a HeaderValueOption for each header, in the order of their names.
 func options(b []byte, field protowire.Number, headers map[string]string) []byte {
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
-		b = bytesField(b, field, headerOption(nil, name, headers[name]))
+		b = bytesField(b, field, headerOption(name, headers[name]))
 	}
 	return b
 }
 
-// headerOption appends a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
+// headerOption is a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
 // not read raw_value in answers, and takes an answer whose strings are something else for none at all.
-func headerOption(b []byte, name, value string) []byte {
+func headerOption(name, value string) []byte {
 	header := stringField(stringField(nil, valueKey, name), valueText, value)
-	b = bytesField(b, optionHeader, header)
-	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
+	option := bytesField(nil, optionHeader, header)
+	return protowire.AppendVarint(protowire.AppendTag(option, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
 }
 
 func bytesField(b []byte, field protowire.Number, value []byte) []byte {

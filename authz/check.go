@@ -25,6 +25,7 @@ type verdict struct {
 	outcome  outcome
 	route    *route           // nil when the route is not known
 	session  *session.Session // nil without a session
+	hash     string           // of the session's id
 	decision policy.Decision
 	jwt      *minted // nil when the upstream gets none
 	cause    error   // for the log, never for the client
@@ -60,10 +61,13 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.session, v.cause = s.find(ctx, req); v.cause != nil {
 		return v.because(unavailable, v.cause)
 	}
+	if v.session != nil {
+		v.hash = session.HashID(v.session.ID)
+	}
 	if v.session == nil && !v.route.Anonymous() {
 		return v.because(unauthenticated, nil)
 	}
-	v.decision = s.decisions.Decide(ctx, v.route.policy, input(v.route, req, v.session))
+	v.decision = s.decisions.Decide(ctx, v.route.policy, input(v.route, req, v.session, v.hash))
 	switch {
 	case v.decision.Err != nil:
 		return v.because(denied, v.decision.Err)
@@ -113,7 +117,7 @@ func (s *Server) find(ctx context.Context, req *request) (*session.Session, erro
 }
 
 // input is what the policy may read. It holds references, no copies: policies cannot change it.
-func input(r *route, req *request, s *session.Session) *policy.Input {
+func input(r *route, req *request, s *session.Session, hash string) *policy.Input {
 	in := &policy.Input{
 		Route: r.input,
 		Request: policy.Request{
@@ -125,7 +129,7 @@ func input(r *route, req *request, s *session.Session) *policy.Input {
 		user := policy.User(s.User)
 		in.User = &user
 		in.Session = &policy.Session{
-			ID: session.HashID(s.ID), Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
+			ID: hash, Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
 			AMR: s.AMR, ACR: s.ACR, Version: s.Version,
 		}
 	}

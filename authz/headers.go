@@ -25,6 +25,15 @@ const metadataHeaders = "x-doorward-headers"
 // headerSet are names of headers; nil stands for all of them.
 type headerSet map[string]bool
 
+// newHeaderSet is the set of exactly these names; it is never nil.
+func newHeaderSet(names []string) headerSet {
+	set := make(headerSet, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
 func (s headerSet) has(names headerSet) bool {
 	if s == nil {
 		return true
@@ -46,19 +55,12 @@ func read(p *policy.Policy) headerSet {
 	if reads.AllHeaders {
 		return nil
 	}
-	set := make(headerSet, len(reads.Headers))
-	for _, name := range reads.Headers {
-		set[name] = true
-	}
-	return set
+	return newHeaderSet(reads.Headers)
 }
 
 // Headers returns what Envoy has to send for the routes of g, sorted, in lower case; nil means every header.
 func (g *Generation) Headers() []string {
-	all := make(headerSet)
-	for _, name := range ownHeaders {
-		all[name] = true
-	}
+	all := newHeaderSet(ownHeaders)
 	for _, r := range g.routes {
 		if r.reads == nil {
 			return nil
@@ -72,10 +74,7 @@ func (g *Generation) Headers() []string {
 func (g *Generation) Sending(name string, headers []string) {
 	set := headerSet(nil)
 	if headers != nil {
-		set = make(headerSet, len(headers))
-		for _, h := range headers {
-			set[h] = true
-		}
+		set = newHeaderSet(headers)
 	}
 	g.sets[name] = set
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"doorward/authz/config"
-	"doorward/authz/session"
 	"doorward/authz/web"
 )
 
@@ -185,7 +184,7 @@ func (s *Server) record(ctx context.Context, req *request, v verdict, status int
 		slog.String("client_ip", req.clientIP), slog.Duration("took", s.Now().Sub(start)),
 	}
 	if v.session != nil {
-		attrs = append(attrs, slog.String("subject", v.session.User.ID), slog.String("session", session.HashID(v.session.ID)))
+		attrs = append(attrs, slog.String("subject", v.session.User.ID), slog.String("session", v.hash))
 	}
 	if len(v.decision.Reasons) > 0 {
 		attrs = append(attrs, slog.Any("reasons", v.decision.Reasons))

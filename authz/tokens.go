@@ -21,7 +21,7 @@ func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*mi
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
-	m := &minted{headerOption(nil, r.edge.header, jwt), now.Add(expires.Sub(now) / 2)}
+	m := &minted{headerOption(r.edge.header, jwt), now.Add(expires.Sub(now) / 2)}
 	s.minted.put(key, m, now)
 	return m, nil
 }

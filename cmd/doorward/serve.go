@@ -136,14 +136,8 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	if err := p.serveGRPC(ctx, group, c.SocketDir); err != nil {
 		return err
 	}
-	pages := http.NewServeMux()
-	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == p.jwksPath() {
-			p.ring.ServeHTTP(w, r)
-			return
-		}
-		p.login.ServeHTTP(w, r)
-	})
+	pages := http.NewServeMux() // for what it does to paths that are not clean
+	pages.Handle("/", p.keysOr(p.login))
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
 		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.report)),
@@ -181,14 +175,19 @@ func (p *planes) internal(ctx context.Context, group *errgroup.Group, c *config.
 	if err != nil {
 		return fmt.Errorf("listen.internal: %w", err)
 	}
-	runHTTP(ctx, group, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != p.jwksPath() {
-			http.NotFound(w, r)
+	runHTTP(ctx, group, l, p.keysOr(http.NotFoundHandler()))
+	return nil
+}
+
+// keysOr serves the JWKS at the path that it has now, and everything else by next.
+func (p *planes) keysOr(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == p.jwksPath() {
+			p.ring.ServeHTTP(w, r)
 			return
 		}
-		p.ring.ServeHTTP(w, r)
-	}))
-	return nil
+		next.ServeHTTP(w, r)
+	})
 }
 
 func serveHTTP(ctx context.Context, group *errgroup.Group, path string, mode os.FileMode, h http.Handler) error {
