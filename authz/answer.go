@@ -1,10 +1,13 @@
 package authz
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // The wire form of our answer (envoy.service.auth.v3.CheckResponse): field numbers are those of Envoy's external_auth.proto.
@@ -12,6 +15,7 @@ const (
 	responseStatus = 1 // google.rpc.Status
 	responseDenied = 2 // DeniedHttpResponse
 	responseOK     = 3 // OkHttpResponse
+	responseData   = 4 // google.protobuf.Struct: dynamic metadata
 
 	okHeaders         = 2
 	okHeadersToRemove = 5
@@ -37,6 +41,7 @@ type permission struct {
 	cookie      string // replaces the Cookie header, "" leaves it
 	remove      []string
 	responseSet map[string]string
+	metadata    []byte // see metadata
 }
 
 func (p *permission) encode() []byte {
@@ -52,16 +57,38 @@ func (p *permission) encode() []byte {
 		ok = stringField(ok, okHeadersToRemove, name)
 	}
 	ok = options(ok, okResponseHeaders, p.responseSet)
-	out := make([]byte, 0, len(ok)+16)
+	out := make([]byte, 0, len(ok)+len(p.metadata)+24)
 	out = bytesField(out, responseStatus, nil) // code 0
-	return bytesField(out, responseOK, ok)
+	return withMetadata(bytesField(out, responseOK, ok), p.metadata)
+}
+
+// withMetadata appends the dynamic metadata of an answer, if there is any.
+func withMetadata(answer, metadata []byte) []byte {
+	if metadata == nil {
+		return answer
+	}
+	return bytesField(answer, responseData, metadata)
+}
+
+// encodeMetadata is a policy's object as an encoded google.protobuf.Struct. Numbers become doubles.
+func encodeMetadata(object map[string]any) ([]byte, error) {
+	if len(object) == 0 {
+		return nil, nil
+	}
+	s, err := structpb.NewStruct(object)
+	if err != nil {
+		return nil, fmt.Errorf("metadata: %w", err)
+	}
+	return proto.Marshal(s)
 }
 
 // denial is an answer that does not reach the upstream.
 type denial struct {
 	status int
-	header map[string]string
+	header map[string]string // names in lower case
 	body   []byte
+
+	metadata []byte
 }
 
 func (d denial) encode() []byte {
@@ -70,7 +97,7 @@ func (d denial) encode() []byte {
 	denied = options(denied, deniedHeaders, d.header)
 	denied = bytesField(denied, deniedBody, d.body)
 	code := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), permissionDenied)
-	return bytesField(bytesField(nil, responseStatus, code), responseDenied, denied)
+	return withMetadata(bytesField(bytesField(nil, responseStatus, code), responseDenied, denied), d.metadata)
 }
 
 // options appends a HeaderValueOption for each header, in the order of their names.

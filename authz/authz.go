@@ -52,6 +52,8 @@ type Server struct {
 	current   atomic.Pointer[Generation]
 	decisions *policy.Cache
 	minted    *tokenCache
+	recent    *recent
+	shadows   shadows
 }
 
 // New returns a Server that knows no route yet.
@@ -62,7 +64,8 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{Config: c, decisions: policy.NewCache(decisionEntries, decisionBytes), minted: newTokenCache()}
+	s := &Server{Config: c, decisions: policy.NewCache(decisionEntries, decisionBytes), minted: newTokenCache(), recent: newRecent()}
+	s.shadows.queue = make(chan shadowed, shadowQueue)
 	s.current.Store(&Generation{sets: map[string]headerSet{}})
 	return s, nil
 }

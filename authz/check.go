@@ -27,6 +27,7 @@ type verdict struct {
 	session  *session.Session // nil without a session
 	hash     string           // of the session's id
 	decision policy.Decision
+	metadata []byte  // the policy's, for Envoy's access log
 	jwt      *minted // nil when the upstream gets none
 	cause    error   // for the log, never for the client
 }
@@ -49,7 +50,8 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.route == nil {
 		return v.because(unavailable, errUnknownRevision)
 	}
-	if !g.complete(ctx, v.route) {
+	sent, known := g.sent(ctx)
+	if !known || !sent.has(v.route.reads) {
 		return v.because(unavailable, errHeaders)
 	}
 	if req.host != v.route.host || req.sni != v.route.host {
@@ -64,27 +66,40 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.session != nil {
 		v.hash = session.HashID(v.session.ID)
 	}
-	if v.session == nil && !v.route.Anonymous() {
-		return v.because(unauthenticated, nil)
+	in := input(v.route, req, v.session, v.hash)
+	if v = v.judge(ctx, s.decisions, in); v.route.shadow != nil {
+		s.shadows.offer(req.id, in, v, sent)
 	}
-	v.decision = s.decisions.Decide(ctx, v.route.policy, input(v.route, req, v.session, v.hash))
-	switch {
-	case v.decision.Err != nil:
-		return v.because(denied, v.decision.Err)
-	case !v.decision.Allow && v.session == nil:
-		return v.because(unauthenticated, nil)
-	case !v.decision.Allow:
-		return v.because(denied, nil)
-	}
-	if err := v.route.edge.permit(v.decision.Headers); err != nil {
-		return v.because(denied, err)
-	}
-	if v.session != nil && v.route.PassIdentity() {
+	if v.outcome == allowed && v.session != nil && v.route.PassIdentity() {
 		if v.jwt, v.cause = s.mint(v.route, v.session, &v.decision); v.cause != nil {
 			return v.because(unavailable, v.cause)
 		}
 	}
-	return v.because(allowed, nil)
+	return v
+}
+
+// judge has the route's policy decide. Without a session it is asked only where the route says so.
+func (v verdict) judge(ctx context.Context, decisions *policy.Cache, in *policy.Input) verdict {
+	if in.User == nil && !v.route.Anonymous() {
+		return v.because(unauthenticated, nil)
+	}
+	v.decision = decisions.Decide(ctx, v.route.policy, in)
+	if v.cause = v.decision.Err; v.cause == nil {
+		v.metadata, v.cause = encodeMetadata(v.decision.Metadata)
+	}
+	if v.cause == nil {
+		v.cause = v.route.edge.permit(&v.decision)
+	}
+	switch {
+	case v.cause != nil:
+		return v.because(denied, v.cause)
+	case v.decision.Allow:
+		return v.because(allowed, nil)
+	case in.User == nil && !v.decision.OwnDenial():
+		return v.because(unauthenticated, nil)
+	default:
+		return v.because(denied, nil)
+	}
 }
 
 var (

@@ -28,6 +28,7 @@ type route struct {
 	input    policy.Route
 	reads    headerSet
 	edge     *edge
+	shadow   *route // the same with the shadow policy in the policy's place; nil without one
 }
 
 // edge is what all routes of one configuration share.
@@ -43,26 +44,44 @@ func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0}
 	var errs []error
 	for _, r := range c.Routes {
-		p, err := policies.Policy(r.Policy)
+		made, err := newRoute(r, policies, shared)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s:%d: routes[%s].policy: %w", r.Source.File, r.Source.Line, r.Name, err))
+			errs = append(errs, err)
 			continue
 		}
-		revision := r.Revision(p.Digest())
-		g.routes[r.Name] = &route{
-			Route:    r,
-			revision: revision,
-			host:     r.Host(),
-			policy:   p,
-			input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
-			reads:    read(p),
-			edge:     shared,
-		}
+		g.routes[r.Name] = made
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
 	return g, nil
+}
+
+func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error) {
+	p, err := policies.Policy(r.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%d: routes[%s].policy: %w", r.Source.File, r.Source.Line, r.Name, err)
+	}
+	revision := r.Revision(p.Digest())
+	made := &route{
+		Route:    r,
+		revision: revision,
+		host:     r.Host(),
+		policy:   p,
+		input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
+		reads:    read(p),
+		edge:     shared,
+	}
+	if r.ShadowPolicy == "" {
+		return made, nil
+	}
+	if p, err = policies.Policy(r.ShadowPolicy); err != nil {
+		return nil, fmt.Errorf("%s:%d: routes[%s].shadow_policy: %w", r.Source.File, r.Source.Line, r.Name, err)
+	}
+	shadow := *made
+	shadow.Policy, shadow.policy, shadow.reads = r.ShadowPolicy, p, read(p)
+	made.shadow = &shadow
+	return made, nil
 }
 
 // Revision returns the current revision of a route, or "" for a name that there is not.

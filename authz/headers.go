@@ -34,6 +34,7 @@ func newHeaderSet(names []string) headerSet {
 	return set
 }
 
+// has says whether names are all in the set.
 func (s headerSet) has(names headerSet) bool {
 	if s == nil {
 		return true
@@ -62,10 +63,12 @@ func read(p *policy.Policy) headerSet {
 func (g *Generation) Headers() []string {
 	all := newHeaderSet(ownHeaders)
 	for _, r := range g.routes {
-		if r.reads == nil {
-			return nil
+		for ; r != nil; r = r.shadow {
+			if r.reads == nil {
+				return nil
+			}
+			maps.Copy(all, r.reads)
 		}
-		maps.Copy(all, r.reads)
 	}
 	return slices.Sorted(maps.Keys(all))
 }
@@ -79,13 +82,13 @@ func (g *Generation) Sending(name string, headers []string) {
 	g.sets[name] = set
 }
 
-// complete says whether everything that the route's policy can read was sent, so that a header which Envoy left out is never taken
-// for one that the client did not send.
-func (g *Generation) complete(ctx context.Context, r *route) bool {
+// sent is the set of headers that Envoy sent of what the client did, so that a header which Envoy left out is never taken for one that the
+// client did not send; known is false when Envoy names a set that was never given to it.
+func (g *Generation) sent(ctx context.Context) (set headerSet, known bool) {
 	name := ""
 	if values := metadata.ValueFromIncomingContext(ctx, metadataHeaders); len(values) > 0 {
 		name = values[0]
 	}
-	sent, known := g.sets[name]
-	return known && sent.has(r.reads)
+	set, known = g.sets[name]
+	return set, known
 }

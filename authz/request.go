@@ -30,6 +30,7 @@ type request struct {
 	mapped          bool   // a header map was there
 	headers         []header
 	cookie          string // the value of our cookie, "" without one
+	size            int    // of the question, in bytes
 }
 
 // header is one header line. The value has the bytes that the client sent.
@@ -37,7 +38,7 @@ type header struct{ name, value string }
 
 // parseRequest reads Envoy's question. The request is not nil even with an error, so that a denial can be logged.
 func parseRequest(in string) (*request, error) {
-	req := &request{headers: make([]header, 0, 24)}
+	req := &request{headers: make([]header, 0, 24), size: len(in)}
 	err := wireCheckRequest(req, in)
 	if id, ok := req.first("x-request-id"); ok && plainID(id) {
 		req.id = id // Envoy's own, which its access log and the upstream have too

@@ -8,11 +8,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"doorward/authz/config"
+	"doorward/authz/policy"
 	"doorward/authz/web"
 )
 
@@ -23,6 +26,7 @@ func (s *Server) answer(ctx context.Context, req *request, v verdict, start time
 		return allow(req, v).encode()
 	}
 	d := s.denial(req, v)
+	d.metadata = v.metadata
 	s.record(ctx, req, v, d.status, start)
 	return d.encode()
 }
@@ -30,7 +34,9 @@ func (s *Server) answer(ctx context.Context, req *request, v verdict, start time
 // allow carries the identity and the policy's headers to the upstream, and takes our cookies away. Identity headers that a client sent are
 // gone before Envoy asks: xds has them removed from every request, on routes without a check too.
 func allow(req *request, v verdict) *permission {
-	p := &permission{set: v.decision.Headers, responseSet: v.decision.ResponseHeaders}
+	p := &permission{
+		set: v.decision.Headers, remove: slices.Clip(v.decision.RemoveHeaders), responseSet: v.decision.ResponseHeaders, metadata: v.metadata,
+	}
 	if v.jwt != nil {
 		p.identity = v.jwt.option
 	}
@@ -60,14 +66,23 @@ func (r *request) upstreamCookie() (value string, change bool) {
 	return strings.Join(kept, "; "), change
 }
 
-// permit refuses headers of a policy that only Doorward may set. What no policy at all may set, package policy has refused.
-func (e *edge) permit(headers map[string]string) error {
-	for name := range headers {
-		if strings.ReplaceAll(lower(name), "_", "-") == e.header {
+// permit refuses what only Doorward may do with the header of the identity JWT. What no policy at all may set, package policy has refused.
+func (e *edge) permit(d *policy.Decision) error {
+	for name := range d.Headers {
+		if e.identity(name) {
 			return fmt.Errorf("the policy sets the header %s, which carries the identity JWT: put what the upstream needs into claims", name)
 		}
 	}
+	for _, name := range d.RemoveHeaders {
+		if e.identity(name) {
+			return fmt.Errorf("the policy removes the header %s, which carries the identity JWT: pass_identity_headers: false on the route does that", name)
+		}
+	}
 	return nil
+}
+
+func (e *edge) identity(name string) bool {
+	return strings.ReplaceAll(lower(name), "_", "-") == e.header
 }
 
 // denial chooses what a client gets: a page for a person, JSON for a program, a redirect to sign-in for a stranger's navigation.
@@ -76,7 +91,11 @@ func (s *Server) denial(req *request, v verdict) denial {
 	case unauthenticated:
 		return s.stranger(req, v.route)
 	case denied:
-		return s.refusal(req, v)
+		d := s.refusal(req, v)
+		if v.cause == nil {
+			maps.Copy(d.header, v.decision.ResponseHeaders)
+		}
+		return d
 	case misdirected:
 		return s.fault(req, 421, "Wrong host", "This connection was made for another host.", "Open the address again.")
 	case malformed:
@@ -128,6 +147,33 @@ func (s *Server) refusal(req *request, v verdict) denial {
 	if v.cause != nil {
 		reasons = []string{"The policy of this address does not work. Its operator finds the cause under the decision id."}
 	}
+	if v.cause == nil && v.decision.OwnDenial() {
+		return s.ownDenial(req, v)
+	}
+	return s.ordinary(req, v, reasons)
+}
+
+// ownDenial is a denial in the form that the policy gave it. Only a navigation is redirected: for anything else, a form or a script that
+// follows the redirect would take the other page for its answer.
+func (s *Server) ownDenial(req *request, v verdict) denial {
+	var d denial
+	switch {
+	case v.decision.Redirect != "" && req.navigation():
+		d = denial{status: 302, header: map[string]string{"location": v.decision.Redirect, "cache-control": "no-store", "referrer-policy": "no-referrer"}}
+	case v.decision.Body != "":
+		d = denial{status: cmp.Or(v.decision.Status, 403), body: []byte(v.decision.Body), header: map[string]string{
+			"content-type": v.decision.BodyType, "cache-control": "no-store", "x-content-type-options": "nosniff",
+			"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+		}}
+	default:
+		d = s.ordinary(req, v, v.decision.Reasons)
+		d.status = cmp.Or(v.decision.Status, d.status)
+	}
+	return d
+}
+
+// ordinary is the page for a person and the JSON for a program.
+func (s *Server) ordinary(req *request, v verdict, reasons []string) denial {
 	if !req.person() {
 		return problem(req, 403, "denied", strings.Join(reasons, "; "))
 	}
@@ -148,7 +194,13 @@ func (s *Server) fault(req *request, status int, title, message, remedy string) 
 	return shown(s.Pages.Error(web.Error{Status: status, Title: title, Message: message, Remedy: remedy, RequestID: req.id}))
 }
 
-func shown(p web.Page) denial { return denial{p.Status, p.Header, p.Body} }
+func shown(p web.Page) denial {
+	d := denial{status: p.Status, header: make(map[string]string, len(p.Header)), body: p.Body}
+	for name, value := range p.Header {
+		d.header[lower(name)] = value
+	}
+	return d
+}
 
 // person says whether somebody will read the answer's body as a page.
 func (r *request) person() bool { return r.navigation() || r.frame() }
@@ -163,13 +215,15 @@ func problem(req *request, status int, code, message string) denial {
 	if err != nil {
 		body = []byte(`{"error":"denied"}`)
 	}
-	return denial{status, map[string]string{
+	return denial{status: status, body: append(body, '\n'), header: map[string]string{
 		"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff",
-	}, append(body, '\n')}
+	}}
 }
 
 // record writes the one log line of a decision. It has no query, no cookie and no token.
 func (s *Server) record(ctx context.Context, req *request, v verdict, status int, start time.Time) {
+	took := s.Now().Sub(start)
+	s.recent.add(&kept{at: start, took: took, request: req, verdict: v, status: status})
 	level := slog.LevelInfo
 	if v.outcome == unavailable || v.outcome == denied && v.cause != nil {
 		level = slog.LevelError // a fault of ours or of a policy's; what a client can cause at will is no error
@@ -181,7 +235,7 @@ func (s *Server) record(ctx context.Context, req *request, v verdict, status int
 		slog.String("id", req.id), slog.String("outcome", string(v.outcome)), slog.Int("status", status),
 		slog.String("route", req.route), slog.String("revision", req.revision),
 		slog.String("method", req.method), slog.String("host", clip(req.host)), slog.String("path", clip(req.path)),
-		slog.String("client_ip", req.clientIP), slog.Duration("took", s.Now().Sub(start)),
+		slog.String("client_ip", req.clientIP), slog.Duration("took", took),
 	}
 	if v.session != nil {
 		attrs = append(attrs, slog.String("subject", v.session.User.ID), slog.String("session", v.hash))
@@ -193,6 +247,23 @@ func (s *Server) record(ctx context.Context, req *request, v verdict, status int
 		attrs = append(attrs, slog.String("cause", v.cause.Error()))
 	}
 	s.Log.LogAttrs(ctx, level, "decision", attrs...)
+}
+
+// recordShadow writes what a shadow policy would have done otherwise. The decision's own record has the same id.
+func (s *Server) recordShadow(ctx context.Context, job shadowed, would verdict, differences []string) {
+	attrs := []slog.Attr{
+		slog.String("id", job.id), slog.String("route", job.real.route.Name), slog.String("revision", job.real.route.revision),
+		slog.String("policy", job.real.route.Policy), slog.String("shadow_policy", would.route.Policy),
+		slog.String("outcome", string(job.real.outcome)), slog.String("shadow_outcome", string(would.outcome)),
+		slog.Any("differences", differences),
+	}
+	if len(would.decision.Reasons) > 0 {
+		attrs = append(attrs, slog.Any("shadow_reasons", would.decision.Reasons))
+	}
+	if would.cause != nil {
+		attrs = append(attrs, slog.String("cause", would.cause.Error()))
+	}
+	s.Log.LogAttrs(ctx, slog.LevelInfo, "shadow", attrs...)
 }
 
 // plainID says whether an id is safe to show and log as it is: Envoy's is a UUID.

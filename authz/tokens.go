@@ -17,7 +17,7 @@ func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*mi
 	if m, ok := s.minted.get(key, now); ok {
 		return m, nil
 	}
-	jwt, expires, err := s.Tokens.Mint(identity(r, found, d.Claims))
+	jwt, expires, err := s.Tokens.Mint(identity(r, found.User, session.HashID(found.ID), found.Expires, d.Claims))
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
@@ -27,15 +27,14 @@ func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*mi
 }
 
 // identity is the content of the JWT. The e-mail is there only when it is verified, because upstreams key accounts by it.
-func identity(r *route, s *session.Session, extra map[string]any) token.Claims {
+func identity(r *route, u session.User, sid string, end time.Time, extra map[string]any) token.Claims {
 	c := token.Claims{
-		Issuer: r.host, Audience: r.host, Subject: s.User.ID, Name: s.User.Name, Groups: s.User.Groups,
-		SID: session.HashID(s.ID), NotAfter: s.Expires, Extra: extra,
+		Issuer: r.host, Audience: r.host, Subject: u.ID, Name: u.Name, Groups: u.Groups, SID: sid, NotAfter: end, Extra: extra,
 	}
-	if s.User.EmailVerified {
-		c.Email = s.User.Email
+	if u.EmailVerified {
+		c.Email = u.Email
 	}
-	if name, ok := s.User.Claims["preferred_username"].(string); ok {
+	if name, ok := u.Claims["preferred_username"].(string); ok {
 		c.PreferredUsername = name
 	}
 	return c
@@ -65,6 +64,20 @@ const tokenCacheSize = 1 << 15
 type tokenCache struct {
 	mu         sync.Mutex // guards what follows
 	young, old map[tokenKey]*minted
+	uses       TokenUse
+}
+
+// TokenUse counts identity JWTs since the start.
+type TokenUse struct {
+	Reused uint64
+	Minted uint64
+}
+
+// TokenUse returns how often identity JWTs were reused. It may be called at any time.
+func (s *Server) TokenUse() TokenUse {
+	s.minted.mu.Lock()
+	defer s.minted.mu.Unlock()
+	return s.minted.uses
 }
 
 func newTokenCache() *tokenCache { return &tokenCache{young: make(map[tokenKey]*minted)} }
@@ -78,7 +91,12 @@ func (c *tokenCache) get(key tokenKey, now time.Time) (*minted, bool) {
 			c.store(key, m)
 		}
 	}
-	return m, ok && now.Before(m.stop)
+	if ok = ok && now.Before(m.stop); ok {
+		c.uses.Reused++
+	} else {
+		c.uses.Minted++
+	}
+	return m, ok
 }
 
 func (c *tokenCache) put(key tokenKey, m *minted, now time.Time) {

@@ -115,7 +115,8 @@ type Route struct {
 	Path   string `yaml:"path"`   // exact
 	Regex  string `yaml:"regex"`  // RE2 over the whole path
 
-	Policy              string          `yaml:"policy"` // required: a built-in or a Rego package
+	Policy              string          `yaml:"policy"`        // required: a built-in or a Rego package
+	ShadowPolicy        string          `yaml:"shadow_policy"` // evaluated beside policy on live traffic; what differs is logged and counted
 	AllowAnonymous      bool            `yaml:"allow_anonymous"`
 	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
 	PassIdentityHeaders *bool           `yaml:"pass_identity_headers"` // nil means true

@@ -102,7 +102,7 @@ func TestBadURLs(t *testing.T) {
 	}
 }
 
-// Whatever is written of a route changes its revision, and where it stands does not.
+// Whatever is written of a route changes its revision; where it stands and what is only tried beside it do not.
 func TestRevision(t *testing.T) {
 	zero, seen := Route{}.Revision("digest"), map[string]string{}
 	seen[zero] = "nothing"
@@ -123,7 +123,7 @@ func TestRevision(t *testing.T) {
 	route := reflect.TypeFor[Route]()
 	for i := range route.NumField() {
 		f := route.Field(i)
-		if f.Name == "Source" || f.Name == "contents" {
+		if f.Name == "Source" || f.Name == "ShadowPolicy" || f.Name == "contents" {
 			continue
 		}
 		var r Route
@@ -135,6 +135,9 @@ func TestRevision(t *testing.T) {
 	}
 	note("the policy", Route{}, "other")
 	note("the content of a file", Route{contents: "other"}, "digest")
+	if (Route{ShadowPolicy: "next"}).Revision("digest") != zero {
+		t.Error("the shadow policy changes the revision")
+	}
 	if (Route{Source: Position{"a.yaml", 1, 2}}).Revision("digest") != zero {
 		t.Error("where a route stands changes its revision")
 	}

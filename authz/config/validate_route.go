@@ -74,6 +74,14 @@ func (c *checker) action(p place, r *Route) {
 // access checks the policy and what goes with it.
 func (c *checker) access(p place, r *Route) {
 	switch {
+	case !p.has("shadow_policy"):
+	case !policyName.MatchString(r.ShadowPolicy):
+		c.add(p.key("shadow_policy"), "%q is not a policy; name a Rego package, or one of the built-ins %s and %s",
+			shorten(r.ShadowPolicy), PolicyAnyAuthenticatedUser, PolicyPublic)
+	case r.ShadowPolicy == r.Policy:
+		c.add(p.key("shadow_policy"), "is the route's own policy; name the one that may take its place, or remove it")
+	}
+	switch {
 	case !p.has("policy"):
 		c.add(p.key("policy"), "required; name a Rego package, or one of the built-ins %s and %s", PolicyAnyAuthenticatedUser, PolicyPublic)
 	case !policyName.MatchString(r.Policy):

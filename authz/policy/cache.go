@@ -60,6 +60,7 @@ func (c *Cache) Decide(ctx context.Context, p *Policy, in *Input) Decision {
 	}
 	if p.reads.Uncacheable != "" {
 		c.bypassed.Add(1)
+		p.usage.bypassed.Add(1)
 		return p.Decide(ctx, in)
 	}
 	buffer := c.keys.Get().(*[]byte)
@@ -68,15 +69,18 @@ func (c *Cache) Decide(ctx context.Context, p *Policy, in *Input) Decision {
 	*buffer = key
 	if !ok {
 		c.bypassed.Add(1)
+		p.usage.bypassed.Add(1)
 		return p.Decide(ctx, in)
 	}
 	hash := maphash.Bytes(c.seed, key)
 	s := &c.shards[hash%cacheShards]
 	if d, ok := s.find(hash, key); ok {
 		c.hits.Add(1)
+		p.usage.hits.Add(1)
 		return d
 	}
 	c.misses.Add(1)
+	p.usage.misses.Add(1)
 	d := p.Decide(ctx, in)
 	if d.Err == nil {
 		c.evicts.Add(uint64(s.put(hash, key, d)))
@@ -176,9 +180,11 @@ const cacheOverhead = 512
 
 // size is about how many bytes a decision takes.
 func (d *Decision) size() int {
-	n := cacheOverhead + claimsSize(d.Claims)
-	for _, r := range d.Reasons {
-		n += 16 + len(r)
+	n := cacheOverhead + jsonSize(d.Claims) + jsonSize(d.Metadata) + len(d.Redirect) + len(d.Body)
+	for _, list := range [...][]string{d.Reasons, d.RemoveHeaders} {
+		for _, s := range list {
+			n += 16 + len(s)
+		}
 	}
 	for _, headers := range [...]map[string]string{d.Headers, d.ResponseHeaders} {
 		for name, value := range headers {
@@ -188,18 +194,18 @@ func (d *Decision) size() int {
 	return n
 }
 
-func claimsSize(v any) int {
+func jsonSize(v any) int {
 	n := 32
 	switch v := v.(type) {
 	case string:
 		n += len(v)
 	case []any:
 		for _, e := range v {
-			n += claimsSize(e)
+			n += jsonSize(e)
 		}
 	case map[string]any:
 		for name, e := range v {
-			n += 32 + len(name) + claimsSize(e)
+			n += 32 + len(name) + jsonSize(e)
 		}
 	}
 	return n

@@ -219,10 +219,23 @@ func (r *Request) header(name string) (string, bool) {
 	return r.Headers(name)
 }
 
-// buildQuery decodes the query. What cannot be decoded, and what programs split differently (";"), is an error: the upstream might
-// understand it otherwise than the policy.
+// buildQuery makes the value of the query.
 func buildQuery(raw string) (ast.Value, error) {
-	values := map[string][]*ast.Term{}
+	values, err := queryValues(raw)
+	if err != nil {
+		return nil, err
+	}
+	o := ast.NewObjectWithCapacity(len(values))
+	for name, list := range values {
+		insert(o, name, stringArray(list))
+	}
+	return o, nil
+}
+
+// queryValues decodes the query. What cannot be decoded, and what programs split differently (";"), is an error: the upstream might
+// understand it otherwise than the policy.
+func queryValues(raw string) (map[string][]string, error) {
+	values := map[string][]string{}
 	for pair := range strings.SplitSeq(raw, "&") {
 		if pair == "" {
 			continue
@@ -238,13 +251,9 @@ func buildQuery(raw string) (ast.Value, error) {
 		if err != nil {
 			return nil, errors.New("input.request.query: a parameter cannot be decoded")
 		}
-		values[name] = append(values[name], ast.StringTerm(value))
+		values[name] = append(values[name], value)
 	}
-	o := ast.NewObjectWithCapacity(len(values))
-	for name, terms := range values {
-		insert(o, name, ast.NewArray(terms...))
-	}
-	return o, nil
+	return values, nil
 }
 
 // insert leaves an undefined member out.

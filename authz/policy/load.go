@@ -131,6 +131,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached
 		return nil, problemsOf("", err, nil)
 	}
 	return &Policy{
+		usage: new(counters),
 		name:  name,
 		id:    digest(name, a.rules, texts),
 		set:   s,
@@ -142,7 +143,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached
 }
 
 func builtinPolicy(name string, k kind) *Policy {
-	return &Policy{name: name, kind: k, id: digest(name, nil, nil)}
+	return &Policy{usage: new(counters), name: name, kind: k, id: digest(name, nil, nil)}
 }
 
 // digest hashes the policy's name, the version of OPA, and the files of all rules that it can reach.

@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -75,9 +76,21 @@ type Decision struct {
 	Claims          map[string]any    // added to the JWT
 	ClaimsDigest    string            // names the content of Claims, for the reuse of tokens; "" without claims
 	Headers         map[string]string // set on the request to the upstream
-	ResponseHeaders map[string]string // set on the response to the client
-	Err             error             // the policy did not work: undefined `allow` is not an error, a timeout or a wrong type is
+	RemoveHeaders   []string          // taken from the request to the upstream; lower case
+	ResponseHeaders map[string]string // set on the response to the client, a denial's too
+	Metadata        map[string]any    // JSON object for access logs (Envoy's dynamic metadata), of denials too
+
+	// The policy's own form of a denial.
+	Redirect string // where a denied navigation is sent: a path that begins with one slash, or an https URL; "" for nowhere
+	Status   int    // 400 to 599, 0 for the ordinary one
+	Body     string // in place of the ordinary page or JSON; "" for that
+	BodyType string // the body's content type
+
+	Err error // the policy did not work: undefined `allow` is not an error, a timeout or a wrong type is
 }
+
+// OwnDenial says whether the policy gave its denial a form of its own.
+func (d *Decision) OwnDenial() bool { return d.Redirect != "" || d.Status != 0 || d.Body != "" }
 
 // Config says what to compile.
 type Config struct {
@@ -97,8 +110,9 @@ type Set struct {
 	policies map[string]*Policy
 }
 
-// Policy is one compiled policy. It is immutable and safe for concurrent use.
+// Policy is one compiled policy. It is immutable but for its counters, and safe for concurrent use.
 type Policy struct {
+	usage *counters
 	name  string
 	id    [sha256.Size]byte // digest
 	kind  kind
@@ -117,6 +131,20 @@ const (
 	public
 	anyUser
 )
+
+// Usage counts the decisions of a policy since it was loaded.
+type Usage struct {
+	Hits     uint64 // from the cache
+	Misses   uint64 // evaluated, and kept unless there was an error
+	Bypassed uint64 // evaluated, and never kept: the policy or the request cannot be cached
+}
+
+type counters struct{ hits, misses, bypassed atomic.Uint64 }
+
+// Usage may be read at any time. The built-ins evaluate nothing and count nothing.
+func (p *Policy) Usage() Usage {
+	return Usage{p.usage.hits.Load(), p.usage.misses.Load(), p.usage.bypassed.Load()}
+}
 
 // Name is what a route calls the policy.
 func (p *Policy) Name() string { return p.name }

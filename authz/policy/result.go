@@ -3,7 +3,6 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -36,7 +35,12 @@ var outcomes = []outcome{
 	{"deny", checkDeny, readDeny},
 	{"claims", checkClaims, readClaims},
 	{"headers", checkHeaders(checkRequestHeader), readHeaders},
+	{"remove_headers", checkRemoveHeaders, readRemoveHeaders}, // after headers, which it is held against
 	{"response_headers", checkHeaders(checkResponseHeader), readResponseHeaders},
+	{"redirect", checkRedirect, readRedirect},
+	{"status", checkStatus, readStatus},
+	{"body", checkBody, readBody},
+	{"metadata", checkMetadata, readMetadata},
 }
 
 // decision reads the query's result: for each rule that the policy has an array, which is empty where the rule is undefined.
@@ -128,37 +132,19 @@ func checkGroups(claims map[string]any) error {
 }
 
 func readClaims(v ast.Value, d *Decision) error {
-	o, ok := v.(ast.Object)
-	if !ok {
-		return fmt.Errorf("must be an object, not %s", typeName(v))
-	}
-	for _, key := range o.Keys() {
-		if _, ok := key.Value.(ast.String); !ok {
-			return fmt.Errorf("must have strings as names, and one is %s", typeName(key.Value))
+	if o, ok := v.(ast.Object); ok {
+		for _, key := range o.Keys() {
+			if name, ok := key.Value.(ast.String); ok && reservedClaim(string(name)) {
+				return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", string(name))
+			}
 		}
 	}
-	for _, key := range o.Keys() {
-		if name, ok := key.Value.(ast.String); ok && reservedClaim(string(name)) {
-			return fmt.Errorf("%q is set by the token itself and cannot be changed by a policy", string(name))
-		}
+	claims, text, err := jsonObject(v, maxClaims)
+	if err == nil {
+		err = checkGroups(claims)
 	}
-	x, err := ast.JSON(v)
 	if err != nil {
 		return err
-	}
-	claims, ok := x.(map[string]any)
-	if !ok {
-		return fmt.Errorf("must be an object, not %s", typeName(v))
-	}
-	if err := checkGroups(claims); err != nil {
-		return err
-	}
-	text, err := json.Marshal(claims)
-	if err != nil {
-		return err
-	}
-	if len(text) > maxClaims {
-		return fmt.Errorf("%d bytes of JSON are more than the %d that fit in a token", len(text), maxClaims)
 	}
 	sum := sha256.Sum256(text)
 	d.Claims, d.ClaimsDigest = claims, hex.EncodeToString(sum[:])

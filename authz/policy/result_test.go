@@ -75,7 +75,7 @@ func TestFaultsDeny(t *testing.T) {
 		{`claims := input.user.claims.teams`, `claims: must be an object, not an array`},
 		{`claims := {input.user.claims.level: 1}`, `claims: must have strings as names, and one is a number`},
 		{`claims[name] := 1 if name := lower("SUB")`, `claims: "sub" is set by the token itself and cannot be changed by a policy`},
-		{`claims := {"x": concat("", [sprintf("%0200d", [i]) | some i in numbers.range(1, 100)])}`, `claims: 20008 bytes of JSON are more than the 16384 that fit in a token`},
+		{`claims := {"x": concat("", [sprintf("%0200d", [i]) | some i in numbers.range(1, 100)])}`, `claims: 20008 bytes of JSON are more than the 16384 allowed`},
 		{`headers := input.user.claims.department`, `headers: must be an object, not a string`},
 		{`headers := {"x": input.user.claims.level}`, `headers: "x": must be a string or an array of strings, not a number`},
 		{`headers := {"x": [input.user.claims.level]}`, `headers: "x": must be an array of strings; one is a number`},

@@ -1,0 +1,39 @@
+package policy
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// Differences names the parts in which two decisions have another effect, in the words of the rules: allow, deny, claims, headers, ... and
+// error. What a denial does not use, as claims, is not compared when both deny, and what only a denial uses not when both allow. It is empty
+// for decisions that have the same effect.
+func (d *Decision) Differences(other *Decision) (parts []string) {
+	pass, stop := d.Allow && other.Allow, !d.Allow && !other.Allow
+	for _, part := range []struct {
+		name          string
+		matters, same bool
+	}{
+		{"error", true, (d.Err == nil) == (other.Err == nil)},
+		{"allow", true, d.Allow == other.Allow},
+		{"deny", true, slices.Equal(d.Reasons, other.Reasons)},
+		{"claims", pass, d.ClaimsDigest == other.ClaimsDigest},
+		{"headers", pass, maps.Equal(d.Headers, other.Headers)},
+		{"remove_headers", pass, sameNames(d.RemoveHeaders, other.RemoveHeaders)},
+		{"response_headers", pass || stop, maps.Equal(d.ResponseHeaders, other.ResponseHeaders)},
+		{"redirect", stop, d.Redirect == other.Redirect},
+		{"status", stop, d.Status == other.Status},
+		{"body", stop, d.Body == other.Body && d.BodyType == other.BodyType},
+		{"metadata", pass || stop, len(d.Metadata) == 0 && len(other.Metadata) == 0 || reflect.DeepEqual(d.Metadata, other.Metadata)},
+	} {
+		if part.matters && !part.same {
+			parts = append(parts, part.name)
+		}
+	}
+	return parts
+}
+
+func sameNames(one, other []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(one)), slices.Sorted(slices.Values(other)))
+}
