@@ -411,7 +411,7 @@ func (u *application) requests() []*http.Request {
 
 // freePort is below the range from which the kernel takes ports for others (ip_local_port_range), so that no test that runs beside this one
 // gets it meanwhile.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for {
 		port := 20000 + rand.IntN(10000)
