@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/version"
 
@@ -189,3 +190,31 @@ func packageName(ref ast.Ref) string {
 }
 
 func isLibrary(ref ast.Ref) bool { return ref.HasPrefix(packageRef(libraryRoot)) }
+
+// document reads from data what is no rule's; nil where there is nothing.
+func (s *Set) document(ref ast.Ref) (ast.Value, error) {
+	path, err := storage.NewPathForRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	x, err := s.store.Read(context.Background(), s.txn, path)
+	if storage.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ast.InterfaceToValue(x)
+}
+
+// Files are the files of a policy's package, sorted; none for a built-in.
+func (s *Set) Files(name string) []string {
+	files := []string{}
+	for file, m := range s.compiler.Modules {
+		if packageName(m.Package.Path) == name {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
+}

@@ -34,6 +34,7 @@ func readAll(paths []string) ([]source, config.Problems) {
 type reader struct {
 	sources  []source
 	problems config.Problems
+	tests    bool            // directories are searched for *_test.rego too
 	seen     map[string]bool // resolved paths, so that a file reached twice is read once and a loop of links ends
 }
 
@@ -65,7 +66,7 @@ func (r *reader) path(path string, named bool) {
 	case info.IsDir():
 		r.seen[resolved] = true
 		r.directory(path)
-	case named || isPolicy(path):
+	case named || r.wanted(path):
 		r.seen[resolved] = true
 		r.file(path, info)
 	}
@@ -78,7 +79,7 @@ func (r *reader) directory(path string) {
 		return
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && (isPolicy(e.Name()) || e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
+		if !strings.HasPrefix(e.Name(), ".") && (r.wanted(e.Name()) || e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
 			r.path(filepath.Join(path, e.Name()), false)
 		}
 	}
@@ -108,7 +109,7 @@ func (r *reader) library() {
 			return err
 		}
 		text, err := fs.ReadFile(policies.Library, path)
-		r.sources = append(r.sources, source{file: "library:" + path, text: string(text), library: true})
+		r.sources = append(r.sources, source{file: libraryFiles + path, text: string(text), library: true})
 		return err
 	})
 	if err != nil {
@@ -116,9 +117,14 @@ func (r *reader) library() {
 	}
 }
 
-func isPolicy(name string) bool {
-	return strings.HasSuffix(name, ".rego") && !strings.HasSuffix(name, "_test.rego")
-}
+// libraryFiles begins the names of the library's files in errors.
+const libraryFiles = "library:"
+
+func (r *reader) wanted(name string) bool { return isPolicy(name) || r.tests && isTest(name) }
+
+func isPolicy(name string) bool { return strings.HasSuffix(name, ".rego") && !isTest(name) }
+
+func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
 
 // unwrapPath leaves out operation and path of an error that is shown beside its path.
 func unwrapPath(err error) error {

@@ -3,6 +3,7 @@
 //	doorward up --config doorward.yaml      run both planes, and Envoy as a child
 //	doorward serve --config doorward.yaml   run both planes for an Envoy that somebody else runs
 //	doorward check doorward.yaml            say whether a configuration is good, and what is wrong with it
+//	doorward policy test                    run the tests of policies; more under doorward policy
 //	doorward envoy bootstrap                print what an Envoy is started with
 package main
 
@@ -45,6 +46,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

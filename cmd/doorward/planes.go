@@ -187,7 +187,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 
 // build compiles the policies and makes both planes' part of a configuration. Sent are the headers that Envoy sends already.
 func build(ctx context.Context, c *config.Config, b *xds.Builder, certificate func(string) ([]byte, []byte, error), sent []string) (*change, error) {
-	policies, err := policy.Load(ctx, policy.Config{Paths: c.Policies})
+	policies, err := policy.Load(ctx, policyConfig(c))
 	if err != nil {
 		return nil, err
 	}

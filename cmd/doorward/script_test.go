@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"doorward": main})
 }
 
-// TestScripts runs what a person types and holds what they see.
+// TestScripts runs what a person types and holds what they see. With UPDATE_SCRIPTS=1 what they see is written into the scripts.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") == "1"})
 }
