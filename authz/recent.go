@@ -118,16 +118,26 @@ var ErrNoRoute = errors.New("there is no such route")
 // Try decides an input as the current revision of a route would, without a request, a log record or a token. Of in, the route's part is
 // replaced. The error is ErrNoRoute.
 func (s *Server) Try(ctx context.Context, name string, in policy.Input) (Recent, error) {
-	g := s.current.Load()
+	start := s.Now()
+	r, err := s.current.Load().Try(ctx, name, in)
+	r.Time, r.Took = start, s.Now().Sub(start)
+	return r, err
+}
+
+// Try decides an input as Server.Try does, by a generation that need not be adopted. Time and Took of the result are zero. A request
+// without a host is for the route's.
+func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Recent, error) {
 	found := g.routes[name]
 	if found == nil {
 		return Recent{}, fmt.Errorf("%w: %q", ErrNoRoute, name)
 	}
-	start := s.Now()
 	in.Route = found.input
-	r := Recent{Time: start, Route: &found.Route, Revision: found.revision, Current: true, Policy: found.policy, Input: &in}
+	if in.Request.Host == "" {
+		in.Request.Host = found.host
+	}
+	r := Recent{Route: &found.Route, Revision: found.revision, Current: true, Policy: found.policy, Input: &in}
 	v := verdict{route: found}.judge(ctx, nil, &in)
-	r.Outcome, r.Decision, r.Cause, r.Took = string(v.outcome), v.decision, v.cause, s.Now().Sub(start)
+	r.Outcome, r.Decision, r.Cause = string(v.outcome), v.decision, v.cause
 	if v.outcome == allowed && in.User != nil && in.Session != nil && found.PassIdentity() {
 		claims := identity(found, session.User(*in.User), in.Session.ID, time.Unix(in.Session.Expires, 0), r.Decision.Claims)
 		r.Token = &claims

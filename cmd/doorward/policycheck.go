@@ -7,7 +7,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"doorward/authz"
 	"doorward/authz/config"
 	"doorward/authz/policy"
 
@@ -34,11 +33,13 @@ func policyCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			what := cmp.Or(strings.Join(args, ", "), source.path)
-			set, err := policy.Load(cmd.Context(), load)
-			if err == nil && c != nil {
-				_, err = authz.Build(c, set)
+			var set *policy.Set
+			if c != nil {
+				set, _, err = compiled(cmd.Context(), c)
+			} else {
+				set, err = policy.Load(cmd.Context(), load)
 			}
+			what := cmp.Or(strings.Join(args, ", "), source.path)
 			if err != nil {
 				return refuse(cmd.OutOrStdout(), format, what, err)
 			}
