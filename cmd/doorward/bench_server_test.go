@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -32,6 +33,9 @@ import (
 
 // benchServer is set in the environment of the child that serves: what it serves as.
 const benchServer = "DOORWARD_BENCH_SERVER"
+
+// benchProfiles may name a directory for the children's profiles of CPU time and allocations.
+const benchProfiles = "DOORWARD_BENCH_PROFILES"
 
 // What children serve as. On a socket by itself: direct. Behind an Envoy: edge.
 const (
@@ -65,6 +69,7 @@ func serveBench(as string) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	defer profile(os.Getenv(benchProfiles))()
 	group, ctx := errgroup.WithContext(ctx)
 	ready, err := startBench(ctx, group, as, dir, sessions)
 	if err != nil {
@@ -82,6 +87,32 @@ func serveBench(as string) error {
 	}
 	stop()
 	return group.Wait()
+}
+
+// profile writes profiles of the process, from now until what it returns is called, into a directory; "" for none.
+func profile(dir string) (end func()) {
+	if dir == "" {
+		return func() {}
+	}
+	base := filepath.Join(dir, fmt.Sprintf("%s-%d", os.Getenv(benchServer), os.Getpid()))
+	cpu, err := os.Create(base + ".cpu")
+	if err == nil {
+		err = pprof.StartCPUProfile(cpu)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return func() {}
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		allocs, err := os.Create(base + ".allocs")
+		if err == nil {
+			err = errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close(), cpu.Close())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 }
 
 func startBench(ctx context.Context, group *errgroup.Group, as, dir string, sessions int) (*benchReady, error) {
