@@ -36,7 +36,7 @@ const (
 
 // permission lets a request through with changes to its headers.
 type permission struct {
-	identity    []byte // the encoded option that sets the identity JWT, nil for none
+	jwt         *minted // nil for none
 	set         map[string]string
 	cookie      string // replaces the Cookie header, "" leaves it
 	remove      []string
@@ -44,22 +44,40 @@ type permission struct {
 	metadata    []byte // see metadata
 }
 
-func (p *permission) encode() []byte {
-	ok := make([]byte, 0, len(p.identity)+512)
-	if p.identity != nil {
-		ok = bytesField(ok, okHeaders, p.identity)
+// encode returns bytes that may be shared: they are never changed.
+func (p permission) encode() []byte {
+	if p.jwt != nil && p.usual() {
+		return p.jwt.answer
 	}
-	ok = options(ok, okHeaders, p.set)
+	return p.build()
+}
+
+// usual says whether nothing is to be done but what minted.answer does.
+func (p permission) usual() bool {
+	return len(p.set)+len(p.responseSet)+len(p.metadata) == 0 && p.cookie == "" && len(p.remove) == 1 && p.remove[0] == "cookie"
+}
+
+// build encodes the OkHttpResponse behind room for what comes before it, which has its length.
+func (p permission) build() []byte {
+	const room = 16
+	out := make([]byte, room, room+1024+len(p.cookie)+len(p.metadata))
+	if p.jwt != nil {
+		out = append(out, p.jwt.option...)
+	}
+	out = options(out, okHeaders, p.set)
 	if p.cookie != "" {
-		ok = bytesField(ok, okHeaders, headerOption("cookie", p.cookie))
+		out = option(out, okHeaders, "cookie", p.cookie)
 	}
 	for _, name := range p.remove {
-		ok = stringField(ok, okHeadersToRemove, name)
+		out = stringField(out, okHeadersToRemove, name)
 	}
-	ok = options(ok, okResponseHeaders, p.responseSet)
-	out := make([]byte, 0, len(ok)+len(p.metadata)+24)
-	out = bytesField(out, responseStatus, nil) // code 0
-	return withMetadata(bytesField(out, responseOK, ok), p.metadata)
+	out = options(out, okResponseHeaders, p.responseSet)
+	before := bytesField(make([]byte, 0, room), responseStatus, nil) // code 0
+	before = protowire.AppendTag(before, responseOK, protowire.BytesType)
+	before = protowire.AppendVarint(before, uint64(len(out)-room))
+	out = out[room-len(before):]
+	copy(out, before)
+	return withMetadata(out, p.metadata)
 }
 
 // withMetadata appends the dynamic metadata of an answer, if there is any.
@@ -102,18 +120,26 @@ func (d denial) encode() []byte {
 
 // options appends a HeaderValueOption for each header, in the order of their names.
 func options(b []byte, field protowire.Number, headers map[string]string) []byte {
+	if len(headers) == 0 {
+		return b
+	}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
-		b = bytesField(b, field, headerOption(name, headers[name]))
+		b = option(b, field, name, headers[name])
 	}
 	return b
 }
 
-// headerOption is a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
+// option appends a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
 // not read raw_value in answers, and takes an answer whose strings are something else for none at all.
-func headerOption(name, value string) []byte {
-	header := stringField(stringField(nil, valueKey, name), valueText, value)
-	option := bytesField(nil, optionHeader, header)
-	return protowire.AppendVarint(protowire.AppendTag(option, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
+func option(b []byte, field protowire.Number, name, value string) []byte {
+	const tag = 1 // byte of a field number below 16
+	header := tag + protowire.SizeBytes(len(name)) + tag + protowire.SizeBytes(len(value))
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(tag+protowire.SizeBytes(header)+tag+1))
+	b = protowire.AppendTag(b, optionHeader, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(header))
+	b = stringField(stringField(b, valueKey, name), valueText, value)
+	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
 }
 
 func bytesField(b []byte, field protowire.Number, value []byte) []byte {

@@ -133,7 +133,13 @@ func (s *Server) find(ctx context.Context, req *request) (*session.Session, erro
 
 // input is what the policy may read. It holds references, no copies: policies cannot change it.
 func input(r *route, req *request, s *session.Session, hash string) *policy.Input {
-	in := &policy.Input{
+	var one struct { // allocated at once
+		in      policy.Input
+		user    policy.User
+		session policy.Session
+	}
+	in := &one.in
+	*in = policy.Input{
 		Route: r.input,
 		Request: policy.Request{
 			Method: req.method, Scheme: req.scheme, Host: req.host, Path: req.path, Query: req.query,
@@ -141,12 +147,12 @@ func input(r *route, req *request, s *session.Session, hash string) *policy.Inpu
 		},
 	}
 	if s != nil {
-		user := policy.User(s.User)
-		in.User = &user
-		in.Session = &policy.Session{
+		one.user = policy.User(s.User)
+		one.session = policy.Session{
 			ID: hash, Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
 			AMR: s.AMR, ACR: s.ACR, Version: s.Version,
 		}
+		in.User, in.Session = &one.user, &one.session
 	}
 	return in
 }

@@ -36,9 +36,17 @@ type request struct {
 // header is one header line. The value has the bytes that the client sent.
 type header struct{ name, value string }
 
+// usualHeaders is how many Envoy sends when no policy reads others than the way of a request does.
+const usualHeaders = 8
+
 // parseRequest reads Envoy's question. The request is not nil even with an error, so that a denial can be logged.
 func parseRequest(in string) (*request, error) {
-	req := &request{headers: make([]header, 0, 24), size: len(in)}
+	var one struct { // allocated at once
+		request
+		headers [usualHeaders]header
+	}
+	req := &one.request
+	req.headers, req.size = one.headers[:0], len(in)
 	err := wireCheckRequest(req, in)
 	if id, ok := req.first("x-request-id"); ok && plainID(id) {
 		req.id = id // Envoy's own, which its access log and the upstream have too
@@ -128,8 +136,7 @@ func (r *request) visible(name string) (string, bool) {
 		}
 		v := h.value
 		if name == "cookie" {
-			v = withoutOurs(v)
-			if v == "" {
+			if v, _ = withoutOurs(v); v == "" {
 				continue
 			}
 		}
@@ -178,17 +185,21 @@ func (r *request) first(name string) (value string, ok bool) {
 	return value, count == 1
 }
 
-// withoutOurs returns a Cookie header's value without our cookies. What is not UTF-8 is left out too, since an answer cannot carry it.
-func withoutOurs(value string) string {
+// withoutOurs returns a Cookie header's value without our cookies, and whether there were any. What is not UTF-8 is left out too, since an
+// answer cannot carry it.
+func withoutOurs(value string) (rest string, lost bool) {
 	kept := make([]string, 0, 8)
 	for pair := range strings.SplitSeq(value, ";") {
 		trimmed := strings.Trim(pair, " \t")
 		name, _, _ := strings.Cut(trimmed, "=")
-		if trimmed != "" && !ours(name) && utf8.ValidString(trimmed) {
+		switch {
+		case ours(name):
+			lost = true
+		case trimmed != "" && utf8.ValidString(trimmed):
 			kept = append(kept, trimmed)
 		}
 	}
-	return strings.Join(kept, "; ")
+	return strings.Join(kept, "; "), lost
 }
 
 // hostname returns the host of an authority in lower case, without port and trailing dot.

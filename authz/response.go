@@ -33,12 +33,9 @@ func (s *Server) answer(ctx context.Context, req *request, v verdict, start time
 
 // allow carries the identity and the policy's headers to the upstream, and takes our cookies away. Identity headers that a client sent are
 // gone before Envoy asks: xds has them removed from every request, on routes without a check too.
-func allow(req *request, v verdict) *permission {
-	p := &permission{
-		set: v.decision.Headers, remove: slices.Clip(v.decision.RemoveHeaders), responseSet: v.decision.ResponseHeaders, metadata: v.metadata,
-	}
-	if v.jwt != nil {
-		p.identity = v.jwt.option
+func allow(req *request, v verdict) permission {
+	p := permission{
+		jwt: v.jwt, set: v.decision.Headers, remove: slices.Clip(v.decision.RemoveHeaders), responseSet: v.decision.ResponseHeaders, metadata: v.metadata,
 	}
 	switch cookie, change := req.upstreamCookie(); {
 	case change && cookie == "":
@@ -56,11 +53,10 @@ func (r *request) upstreamCookie() (value string, change bool) {
 		if h.name != "cookie" {
 			continue
 		}
-		for name := range cookies(h.value) {
-			change = change || ours(name)
-		}
-		if v := withoutOurs(h.value); v != "" {
-			kept = append(kept, v)
+		rest, lost := withoutOurs(h.value)
+		change = change || lost
+		if rest != "" {
+			kept = append(kept, rest)
 		}
 	}
 	return strings.Join(kept, "; "), change

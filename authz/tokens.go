@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*mi
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
-	m := &minted{headerOption(r.edge.header, jwt), now.Add(expires.Sub(now) / 2)}
+	m := newMinted(r.edge.header, jwt, now.Add(expires.Sub(now)/2))
 	s.minted.put(key, m, now)
 	return m, nil
 }
@@ -50,10 +51,19 @@ type tokenKey struct {
 	claims   string // digest of the policy's
 }
 
-// minted is a token as it goes into the answer.
+// minted is a token as it goes into answers.
 type minted struct {
-	option []byte    // an encoded HeaderValueOption
+	option []byte    // the header that carries it, as an encoded field of OkHttpResponse
+	answer []byte    // the whole answer that sets this header, takes the Cookie header away, and does nothing else
 	stop   time.Time // not given out from then on
+}
+
+func newMinted(header, jwt string, stop time.Time) *minted {
+	m := &minted{option: option(nil, okHeaders, header, jwt), stop: stop}
+	m.answer = permission{jwt: m, remove: []string{"cookie"}}.build()
+	at := bytes.Index(m.answer, m.option)
+	m.option = m.answer[at : at+len(m.option)] // one copy for both
+	return m
 }
 
 // tokenCacheSize bounds the tokens kept: about 1 KiB each.
