@@ -19,6 +19,9 @@ test_no_role if {
 	grafana.role(by_role) == "None" with input as {}
 	grafana.role({}) == "None" with input as member(["admins"])
 	grafana.role({"Owner": ["admins"]}) == "None" with input as member(["admins"])
+	grafana.role({"Admin": "admins"}) == "None" with input as member(["admins"])
+	grafana.role({"Admin": []}) == "None" with input as member(["admins"])
+	grafana.role(by_role) == "None" with input as member(["Admins", "admin", "admins "])
 }
 
 by_org := {"Main Org.": ["staff"], "Lab": ["research", "staff"], "Other": []}

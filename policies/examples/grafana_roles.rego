@@ -1,6 +1,8 @@
 # METADATA
 # title: Role and organisations in Grafana from groups
-# description: For Grafana with role_attribute_path = grafana.role and org_attribute_path = grafana.orgs.
+# description: >-
+#   For Grafana with role_attribute_path = grafana.role, org_attribute_path = grafana.orgs, and an org_mapping that says what role these names
+#   have where, as "staff-org:Main Org.:Viewer". Who has no role is not let in.
 package examples.grafana_roles
 
 import data.doorward.grafana
@@ -12,10 +14,12 @@ role := grafana.role({
 })
 
 orgs := grafana.orgs({
-	"Main Org.": ["staff", "engineering"],
-	"Operations": ["grafana-admins"],
+	"staff-org": ["staff", "engineering"],
+	"operations-org": ["grafana-admins"],
 })
 
 allow if role != "None"
+
+deny contains "None of your groups has a role in Grafana." if role == "None"
 
 claims := {"grafana": {"role": role, "orgs": orgs}}
