@@ -22,7 +22,7 @@ func policyCommand() *cobra.Command {
 		Long: "Policies are tried here without a request and without the running program: from the files as they are now, by\n" +
 			"the same compiler, with the same library and the same bounds as in doorward up.",
 	}
-	cmd.AddCommand(policyTestCommand(), policyFmtCommand(), policyCheckCommand(), policyEvalCommand(), policyDepsCommand())
+	cmd.AddCommand(policyTestCommand(), policyFmtCommand(), policyCheckCommand(), policyEvalCommand(), policyDepsCommand(), policyReplayCommand())
 	return cmd
 }
 
