@@ -20,7 +20,10 @@ type Config struct {
 	JWT       JWT      `yaml:"jwt"`
 	Paths     Paths    `yaml:"paths"`
 	Edge      Edge     `yaml:",inline"`
-	Routes    []Route  `yaml:"routes"`
+
+	DecisionLog DecisionLog `yaml:"decision_log"`
+
+	Routes []Route `yaml:"routes"`
 
 	Path     string `yaml:"-"` // absolute path of the file
 	Checksum string `yaml:"-"` // SHA-256 in hex over the file, its routes directory, and each file that it names, policies included
@@ -53,11 +56,12 @@ type Certificate struct {
 	KeyFile  string `yaml:"key_file"`
 }
 
-// Listen holds the addresses, as host:port or :port. The empty string turns HTTP and Internal off.
+// Listen holds the addresses, as host:port or :port. The empty string turns HTTP, Internal and Metrics off.
 type Listen struct {
 	HTTPS    string `yaml:"https"`    // ":443" by default
 	HTTP     string `yaml:"http"`     // ":80" by default, "off" for none; answers only with redirects to https
 	Internal string `yaml:"internal"` // plain HTTP for upstreams that fetch the JWKS inside; off by default
+	Metrics  string `yaml:"metrics"`  // plain HTTP for Prometheus, with a host; off by default
 }
 
 // Edge has the settings of the whole edge that decide what a request may look like.
@@ -84,6 +88,36 @@ type JWT struct {
 type Paths struct {
 	Prefix string `yaml:"prefix"` // "/.pomerium" by default, without a trailing slash; sign-out is Prefix + "/sign_out"
 	JWKS   string `yaml:"jwks"`   // "/.well-known/pomerium/jwks.json" by default
+}
+
+// DecisionLog says where the record of each decision goes, and what of it.
+type DecisionLog struct {
+	To            string   `yaml:"to"`             // DecisionsStderr (default), DecisionsStdout, DecisionsOff, or a file's absolute path
+	MaxSize       Size     `yaml:"max_size"`       // a file is rotated before it grows beyond this; 100MiB by default
+	Keep          int      `yaml:"keep"`           // rotated files, named PATH.1 (newest) and so on; 5 by default, 0 for none
+	SampleAllowed Share    `yaml:"sample_allowed"` // of the allowed decisions; 1 by default. All others are kept always
+	Mask          []string `yaml:"mask"`           // fields whose values are replaced by a keyed hash: of Maskable
+}
+
+// The values of DecisionLog.To that are no file.
+const (
+	DecisionsStderr = "stderr"
+	DecisionsStdout = "stdout"
+	DecisionsOff    = "off"
+)
+
+// Maskable are the fields of a decision's record that decision_log.mask may name.
+func Maskable() []string {
+	return []string{"client_ip", "email", "host", "path", "reasons", "session", "subject"}
+}
+
+// File is the path of the log file, or "" when the records go elsewhere.
+func (d DecisionLog) File() string {
+	switch d.To {
+	case DecisionsStderr, DecisionsStdout, DecisionsOff:
+		return ""
+	}
+	return d.To
 }
 
 // Unauthenticated is what a request without a session gets.

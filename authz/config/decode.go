@@ -51,6 +51,10 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 		return decodeText(d, p, into, ParseURL)
 	case *Duration:
 		return decodeText(d, p, into, parseDuration)
+	case *Size:
+		return decodeText(d, p, into, parseSize)
+	case *Share:
+		return decodeText(d, p, into, parseShare)
 	case *Unauthenticated:
 		return decodeText(d, p, into, parseUnauthenticated)
 	case *Targets:

@@ -14,6 +14,11 @@ func (c *Config) setDefaults() {
 	}
 	c.Paths = Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"}
 	c.Edge = Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"}
+	c.DecisionLog = defaultDecisionLog()
+}
+
+func defaultDecisionLog() DecisionLog {
+	return DecisionLog{To: DecisionsStderr, MaxSize: 100 << 20, Keep: 5, SampleAllowed: 1}
 }
 
 func (r *Route) setDefaults() {

@@ -92,6 +92,9 @@ func (l *loader) paths(p place, c *Config) {
 	if c.SocketDir == "" {
 		c.SocketDir = filepath.Join(c.DataDir, "run")
 	}
+	if c.DecisionLog.File() != "" {
+		resolve(dir, &c.DecisionLog.To)
+	}
 	for i := range c.TLS.Certificates {
 		resolve(dir, &c.TLS.Certificates[i].CertFile, &c.TLS.Certificates[i].KeyFile)
 	}

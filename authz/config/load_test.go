@@ -54,8 +54,9 @@ func TestDefaults(t *testing.T) {
 		JWT: JWT{
 			Header: "X-Pomerium-Jwt-Assertion", Lifetime: Duration(5 * time.Minute), ConsumerCache: Duration(time.Hour),
 		},
-		Paths: Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"},
-		Edge:  Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"},
+		Paths:       Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"},
+		Edge:        Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"},
+		DecisionLog: DecisionLog{To: "stderr", MaxSize: 100 << 20, Keep: 5, SampleAllowed: 1},
 		Routes: []Route{{
 			Name: "grafana", From: mustURL(t, "https://grafana.localhost"), To: Targets{{mustURL(t, "http://grafana:3000"), 1}},
 			Policy: "any_authenticated_user", Unauthenticated: Login, Timeout: &timeout, IdleTimeout: &idle,
@@ -99,7 +100,8 @@ tls:
   certificates:
     - {cert_file: fixtures/app.pem, key_file: fixtures/app.key}
   local_ca: false
-listen: {https: "127.0.0.1:8443", http: off, internal: "[::1]:8080"}
+listen: {https: "127.0.0.1:8443", http: off, internal: "[::1]:8080", metrics: "127.0.0.1:9464"}
+decision_log: {to: decisions.log, max_size: 1GiB, keep: 0, sample_allowed: 0.25, mask: [email, path]}
 auth_url: https://Auth.Localhost:8443/
 data_dir: /var/lib/doorward
 socket_dir: run
@@ -169,13 +171,14 @@ func TestEverything(t *testing.T) {
 	for _, row := range []struct{ what, got, want any }{
 		{"client_id", c.IDP.ClientID, "12345"},
 		{"issuer", c.IDP.Issuer.String(), "http://idp.localhost:9000/"},
-		{"listen", c.Listen, Listen{"127.0.0.1:8443", "", "[::1]:8080"}},
+		{"listen", c.Listen, Listen{"127.0.0.1:8443", "", "[::1]:8080", "127.0.0.1:9464"}},
 		{"auth_url", c.AuthURL.Origin(), "https://auth.localhost:8443"},
 		{"socket_dir", c.SocketDir, in("run")},
 		{"policies", c.Policies, []string{in("rules"), in("extra.txt")}},
 		{"jwt", c.JWT, JWT{"X-Identity", in("fixtures/sec1.key"), Duration(time.Minute), Duration(5 * time.Minute)}},
 		{"paths", c.Paths, Paths{"/auth", "/keys.json"}},
 		{"edge", c.Edge, Edge{2, "keep", "keep"}},
+		{"decision_log", c.DecisionLog, DecisionLog{in("decisions.log"), 1 << 30, 0, 0.25, []string{"email", "path"}}},
 		{"names", names(c), []string{"app", "exact", "self", "robots", "gone"}},
 		{"host", c.Routes[0].Host(), "app.example.com"},
 		{"to", fmt.Sprint(c.Routes[0].To), "[{https://10.0.0.1 1} {https://[fd00::1]:8443 3} {https://my_app.internal 1}]"},

@@ -214,3 +214,32 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]Size{"0B": 0, "65536B": 64 << 10, "64KiB": 64 << 10, "100MiB": 100 << 20, "2GiB": 2 << 30} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("%s is %d, %v; want %d", text, got, err, want)
+		}
+		if got, err := parseSize(want.String()); err != nil || got != want {
+			t.Errorf("%d is written %s", want, want)
+		}
+	}
+	for _, text := range []string{"", "1", "1.5MiB", "-1MiB", "+1MiB", "MiB", "1 MiB", "1MB", "1mib", "9999999999GiB", "9223372036854775808B"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q is %d", text, got)
+		}
+	}
+}
+
+func TestShares(t *testing.T) {
+	for text, want := range map[string]Share{"0": 0, "1": 1, "0.05": 0.05, "1e-3": 0.001} {
+		if got, err := parseShare(text); err != nil || got != want {
+			t.Errorf("%s is %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-0.1", "1.1", "NaN", "Inf", "10%", "half"} {
+		if got, err := parseShare(text); err == nil {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+}

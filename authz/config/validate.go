@@ -48,6 +48,7 @@ func (c *checker) all() {
 		c.route(c.routes[i], &c.c.Routes[i])
 	}
 	c.hosts()
+	c.decisionLog(c.root.key("decision_log")) // last, when every file that the configuration names has been read
 }
 
 // listen checks the addresses: they parse, and no two of them are the same.
@@ -59,6 +60,13 @@ func (c *checker) listen(p place) {
 	if l.Internal == "off" {
 		l.Internal = ""
 	}
+	if l.Metrics == "off" {
+		l.Metrics = ""
+	}
+	if strings.HasPrefix(l.Metrics, ":") {
+		c.add(p.key("metrics"), "%q is on every address, and who can connect can read; write the address too, as 127.0.0.1%s", shorten(l.Metrics), shorten(l.Metrics))
+		l.Metrics = ""
+	}
 	if l.HTTPS == "" || l.HTTPS == "off" {
 		c.add(p.key("https"), "cannot be turned off; give an address as :443")
 		return
@@ -68,7 +76,7 @@ func (c *checker) listen(p place) {
 		addr netip.AddrPort
 	}
 	var others []listener
-	for _, row := range []struct{ key, address string }{{"https", l.HTTPS}, {"http", l.HTTP}, {"internal", l.Internal}} {
+	for _, row := range []struct{ key, address string }{{"https", l.HTTPS}, {"http", l.HTTP}, {"internal", l.Internal}, {"metrics", l.Metrics}} {
 		if row.address == "" {
 			continue
 		}
