@@ -37,13 +37,14 @@ const (
 	decisionBytes   = 64 << 20
 )
 
-// Config is what a Server needs. All fields but Now are required.
+// Config is what a Server needs. All fields but Decisions and Now are required.
 type Config struct {
-	Sessions SessionFinder
-	Tokens   Minter
-	Pages    *web.Pages
-	Log      *slog.Logger
-	Now      func() time.Time // time.Now when nil
+	Sessions  SessionFinder
+	Tokens    Minter
+	Pages     *web.Pages
+	Log       *slog.Logger     // has what does not work
+	Decisions Recorder         // has every decision; none when nil
+	Now       func() time.Time // time.Now when nil
 }
 
 // Server implements Envoy's authorization service. It is safe for concurrent use. Until the first Adopt it answers 503.
@@ -54,6 +55,7 @@ type Server struct {
 	minted    *tokenCache
 	recent    *recent
 	shadows   shadows
+	faults    gate // of requests whose route is not known
 }
 
 // New returns a Server that knows no route yet.

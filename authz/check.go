@@ -15,9 +15,9 @@ func (s *Server) Check(ctx context.Context, in string) []byte {
 	start := s.Now()
 	req, err := parseRequest(in)
 	if err != nil {
-		return s.answer(ctx, req, verdict{outcome: malformed, cause: err}, start)
+		return s.answer(req, verdict{outcome: malformed, cause: err}, start)
 	}
-	return s.answer(ctx, req, s.decide(ctx, s.current.Load(), req), start)
+	return s.answer(req, s.decide(ctx, s.current.Load(), req), start)
 }
 
 // verdict is what came out of one check, before it is put into Envoy's terms.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"doorward/authz/config"
+	"doorward/authz/decision"
 	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/token"
@@ -72,6 +73,14 @@ claims := {"role": "Admin"} if "staff" in input.user.groups
 headers := {"x-team": "blue"}
 `
 
+// recorder writes each record at once.
+type recorder struct{ *strings.Builder }
+
+func (r recorder) Add(e decision.Event) {
+	record := e.Record()
+	r.Write(decision.Append(nil, &record))
+}
+
 // door is a Server with one generation, and what to ask it.
 type door struct {
 	*Server
@@ -93,7 +102,7 @@ func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *d
 		Sessions: people{
 			"alice": someone("alice", "staff"), "bob": someone("bob", "viewers"), "leaver": someone("leaver", "staff", "leave"), "nobody": someone(""),
 		},
-		Tokens: d.minter, Pages: pages, Log: slog.New(slog.NewJSONHandler(d.log, nil)),
+		Tokens: d.minter, Pages: pages, Log: slog.New(slog.NewJSONHandler(d.log, nil)), Decisions: recorder{d.log},
 	})
 	if err != nil {
 		t.Fatal(err)

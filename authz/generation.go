@@ -28,6 +28,8 @@ type route struct {
 	input    policy.Route
 	reads    headerSet
 	edge     *edge
+	digest   string // of the policy, shortened
+	faults   *gate
 	shadow   *route // the same with the shadow policy in the policy's place; nil without one
 }
 
@@ -71,6 +73,8 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
 		reads:    read(p),
 		edge:     shared,
+		digest:   shortDigest(p),
+		faults:   new(gate),
 	}
 	if r.ShadowPolicy == "" {
 		return made, nil
@@ -80,6 +84,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 	}
 	shadow := *made
 	shadow.Policy, shadow.policy, shadow.reads = r.ShadowPolicy, p, read(p)
+	shadow.digest = shortDigest(p)
 	made.shadow = &shadow
 	return made, nil
 }

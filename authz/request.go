@@ -214,8 +214,9 @@ func hostname(authority string) string {
 func lower(s string) string { return strings.ToLower(s) }
 
 // clip bounds what a client's text may take in a log line.
-func clip(s string) string {
-	const most = 128
+func clip(s string) string { return clipTo(s, 128) }
+
+func clipTo(s string, most int) string {
 	if len(s) > most {
 		return s[:most] + "..."
 	}

@@ -2,12 +2,10 @@ package authz
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/url"
 	"slices"
@@ -20,14 +18,14 @@ import (
 )
 
 // answer puts a verdict into Envoy's terms and writes the decision record.
-func (s *Server) answer(ctx context.Context, req *request, v verdict, start time.Time) []byte {
+func (s *Server) answer(req *request, v verdict, start time.Time) []byte {
 	if v.outcome == allowed {
-		s.record(ctx, req, v, 200, start)
+		s.record(req, v, 200, start)
 		return allow(req, v).encode()
 	}
 	d := s.denial(req, v)
 	d.metadata = v.metadata
-	s.record(ctx, req, v, d.status, start)
+	s.record(req, v, d.status, start)
 	return d.encode()
 }
 
@@ -214,52 +212,6 @@ func problem(req *request, status int, code, message string) denial {
 	return denial{status: status, body: append(body, '\n'), header: map[string]string{
 		"content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff",
 	}}
-}
-
-// record writes the one log line of a decision. It has no query, no cookie and no token.
-func (s *Server) record(ctx context.Context, req *request, v verdict, status int, start time.Time) {
-	took := s.Now().Sub(start)
-	s.recent.add(&kept{at: start, took: took, request: req, verdict: v, status: status})
-	level := slog.LevelInfo
-	if v.outcome == unavailable || v.outcome == denied && v.cause != nil {
-		level = slog.LevelError // a fault of ours or of a policy's; what a client can cause at will is no error
-	}
-	if !s.Log.Enabled(ctx, level) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("id", req.id), slog.String("outcome", string(v.outcome)), slog.Int("status", status),
-		slog.String("route", req.route), slog.String("revision", req.revision),
-		slog.String("method", req.method), slog.String("host", clip(req.host)), slog.String("path", clip(req.path)),
-		slog.String("client_ip", req.clientIP), slog.Duration("took", took),
-	}
-	if v.session != nil {
-		attrs = append(attrs, slog.String("subject", v.session.User.ID), slog.String("session", v.hash))
-	}
-	if len(v.decision.Reasons) > 0 {
-		attrs = append(attrs, slog.Any("reasons", v.decision.Reasons))
-	}
-	if v.cause != nil {
-		attrs = append(attrs, slog.String("cause", v.cause.Error()))
-	}
-	s.Log.LogAttrs(ctx, level, "decision", attrs...)
-}
-
-// recordShadow writes what a shadow policy would have done otherwise. The decision's own record has the same id.
-func (s *Server) recordShadow(ctx context.Context, job shadowed, would verdict, differences []string) {
-	attrs := []slog.Attr{
-		slog.String("id", job.id), slog.String("route", job.real.route.Name), slog.String("revision", job.real.route.revision),
-		slog.String("policy", job.real.route.Policy), slog.String("shadow_policy", would.route.Policy),
-		slog.String("outcome", string(job.real.outcome)), slog.String("shadow_outcome", string(would.outcome)),
-		slog.Any("differences", differences),
-	}
-	if len(would.decision.Reasons) > 0 {
-		attrs = append(attrs, slog.Any("shadow_reasons", would.decision.Reasons))
-	}
-	if would.cause != nil {
-		attrs = append(attrs, slog.String("cause", would.cause.Error()))
-	}
-	s.Log.LogAttrs(ctx, slog.LevelInfo, "shadow", attrs...)
 }
 
 // plainID says whether an id is safe to show and log as it is: Envoy's is a UUID.

@@ -95,5 +95,5 @@ func (s *Server) compare(ctx context.Context, job shadowed) {
 		return
 	}
 	count.Differing.Add(1)
-	s.recordShadow(ctx, job, would, differences)
+	s.recordShadow(job, would, differences)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"doorward/authz"
 	"doorward/authz/admin"
 	"doorward/authz/config"
+	"doorward/authz/decision"
 	"doorward/authz/login"
 	"doorward/authz/policy"
 	"doorward/authz/session"
@@ -33,17 +35,18 @@ const switching = 200 * time.Millisecond
 
 // planes are the two halves of the program, the one that decides and the one that configures Envoy, and what they stand on.
 type planes struct {
-	log      *slog.Logger
-	started  time.Time
-	store    *bolt.Store
-	sessions *session.Sessions
-	ring     *token.Ring
-	authz    *authz.Server
-	login    *login.Handler
-	xds      *xds.Server
-	ca       *cert.LocalCA
-	builder  xds.Builder
-	settings atomic.Pointer[login.Settings]
+	log       *slog.Logger
+	started   time.Time
+	store     *bolt.Store
+	sessions  *session.Sessions
+	ring      *token.Ring
+	decisions *decision.Log
+	authz     *authz.Server
+	login     *login.Handler
+	xds       *xds.Server
+	ca        *cert.LocalCA
+	builder   xds.Builder
+	settings  atomic.Pointer[login.Settings]
 
 	mu      sync.Mutex // guards what follows
 	loaded  *config.Config
@@ -86,7 +89,20 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 	if p.ca, err = cert.NewLocalCA(filepath.Join(c.DataDir, "ca")); err != nil {
 		return nil, err
 	}
-	return p, p.build(sealer)
+	if p.decisions, err = decision.New(decision.Config{Settings: c.DecisionLog, Log: log}); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	if err = p.build(sealer); err != nil {
+		p.closeDecisions()
+	}
+	return p, err
+}
+
+// closeDecisions writes what waits, as far as whoever reads the log lets it.
+func (p *planes) closeDecisions() {
+	if err := p.decisions.Close(stopping); err != nil {
+		p.log.Warn(err.Error())
+	}
 }
 
 // private refuses a directory that everybody on the machine may enter: through what is in it one can read keys and decide requests.
@@ -107,7 +123,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 	if err != nil {
 		return err
 	}
-	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Tokens: p.ring, Pages: pages, Log: p.log})
+	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Tokens: p.ring, Pages: pages, Log: p.log, Decisions: p.decisions})
 	if err != nil {
 		return err
 	}
@@ -133,6 +149,9 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 	}
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
+	if change.decisions != nil {
+		p.decisions.Use(change.decisions)
+	}
 	p.took(c, change.headers)
 	ctx, cancel := context.WithTimeout(ctx, acknowledgement)
 	defer cancel()
@@ -156,6 +175,7 @@ type change struct {
 	headers    []string // see planes.headers
 	resources  *xds.Resources
 	settings   *login.Settings
+	decisions  *decision.Target // nil when decisions go where they went
 }
 
 // prepare builds a change and applies nothing. The error joins the problems of every part.
@@ -171,7 +191,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 		p.log.Warn(warning)
 	}
 	p.mu.Lock()
-	sent := p.headers
+	sent, old := p.headers, p.loaded
 	p.mu.Unlock()
 	change, err := build(ctx, c, &p.builder, certificates.Certificate, sent)
 	if err != nil {
@@ -181,6 +201,13 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	change.settings = &login.Settings{
 		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
 		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
+	}
+	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
+		return change, nil
+	}
+	// Last, so that it is used.
+	if change.decisions, err = p.decisions.Prepare(c.DecisionLog); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	return change, nil
 }

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"doorward/authz/admin"
@@ -95,6 +97,8 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 		return err
 	}
 	defer p.store.Close()
+	defer p.closeDecisions()
+	defer surviveBrokenPipes()()
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, inner := errgroup.WithContext(inner)
@@ -123,6 +127,14 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 		return err
 	}
 	return nil
+}
+
+// surviveBrokenPipes makes a write to standard output or error that nobody reads any more an error like any other, which would otherwise end
+// the program (os/signal, SIGPIPE). The function that it returns ends that.
+func surviveBrokenPipes() (end func()) {
+	broken := make(chan os.Signal, 1) // nobody reads it: that there is somebody to tell is enough
+	signal.Notify(broken, syscall.SIGPIPE)
+	return func() { signal.Stop(broken) }
 }
 
 // listen opens every socket before anything is served, so that a second doorward on the same directory fails at once.
