@@ -133,7 +133,7 @@ func (l *Log) Append(b []byte, r Record) []byte {
 
 // Prepare opens what settings name, to be used by Use or given up by Discard. Nothing changes before that.
 func (l *Log) Prepare(settings config.DecisionLog) (*Target, error) {
-	t := &Target{share: float64(settings.SampleAllowed), mask: newMasker(settings.Mask, l.key)}
+	t := &Target{share: float64(settings.SampleAllowed), mask: newMasker(settings.Mask, l.key), taken: make(chan struct{})}
 	var out io.Writer
 	switch file := settings.File(); {
 	case settings.To == config.DecisionsOff:
@@ -153,10 +153,11 @@ func (l *Log) Prepare(settings config.DecisionLog) (*Target, error) {
 	return t, nil
 }
 
-// Use makes t what is written to. What was decided before goes to the target before it. After Close it does nothing.
+// Use makes t what is written to. What was added before goes to the target before it. After Close it does nothing.
 func (l *Log) Use(t *Target) {
 	select {
 	case l.next <- t:
+		<-t.taken
 	case <-l.done:
 		t.Discard()
 	}
@@ -165,6 +166,7 @@ func (l *Log) Use(t *Target) {
 func (l *Log) take(t *Target) *Target {
 	l.current.Store(t)
 	l.want()
+	close(t.taken)
 	return t
 }
 

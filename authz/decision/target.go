@@ -9,6 +9,7 @@ type Target struct {
 	share float64 // of allowed decisions
 	mask  *masker
 	sink  *sink // nil for none
+	taken chan struct{}
 }
 
 // Discard closes a target that is not used after all.

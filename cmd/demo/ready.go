@@ -92,6 +92,7 @@ func (d *demo) announce() {
 		{"policies", d.shown("policies")},
 		{"CA", d.shown(caFile) + " (trust it, or accept the browser's warning)"},
 		{"log", d.shown("doorward.log")},
+		{"decisions", d.shown("decisions.log") + " (a line for each request)"},
 	} {
 		fmt.Fprintf(d.out, "  %-9s %s\n", line[0], line[1])
 	}
