@@ -61,12 +61,13 @@ func readFile(path string) ([]byte, error) {
 		return nil, pathError(path, err)
 	}
 	defer in.Close()
-	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	limit := MaxSize(path)
+	data, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	if err != nil {
 		return nil, pathError(path, err)
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB; split it or name another file", path, maxFile>>20)
+	if len(data) > limit {
+		return nil, fmt.Errorf("%s is larger than %d MiB; split it or name another file", path, limit>>20)
 	}
 	return data, nil
 }
@@ -99,7 +100,7 @@ func (f *files) list(dir string) ([]string, error) {
 	return names, nil
 }
 
-// policies reads what a path of `policies` stands for: the file that it names, or all *.rego below the directory but tests.
+// policies reads what a path of `policies` stands for: the file that it names, or all policies and data documents below the directory.
 func (f *files) policies(path string) error {
 	return f.walk(path, make(map[string]bool))
 }
@@ -131,10 +132,10 @@ func (f *files) walk(path string, seen map[string]bool) error {
 	for _, name := range names {
 		below := filepath.Join(path, name)
 		info, err := os.Stat(below)
-		if err != nil && !isRego(name) {
+		if err != nil && !isPart(name) {
 			continue // a dangling link that is no policy
 		}
-		if isRego(name) || info != nil && info.IsDir() {
+		if isPart(name) || info != nil && info.IsDir() {
 			if err := f.walk(below, seen); err != nil {
 				return err
 			}
@@ -143,9 +144,8 @@ func (f *files) walk(path string, seen map[string]bool) error {
 	return nil
 }
 
-func isRego(name string) bool {
-	return strings.HasSuffix(name, ".rego") && !strings.HasSuffix(name, "_test.rego")
-}
+// isPart says whether a file of a directory of policies is read.
+func isPart(name string) bool { return IsPolicy(name) || IsData(name) }
 
 // names are all files and directories that were read, sorted.
 func (f *files) names() []string {

@@ -228,11 +228,13 @@ func TestChecksum(t *testing.T) {
 	for _, name := range []string{"rules/a.rego", "rules/deep/b.rego", "extra.txt"} {
 		files[name] = "package a"
 	}
+	files["rules/data.json"], files["rules/deep/data.yaml"] = "{}", "a: 1"
 	files["routes/a.yaml"] = "routes: []"
 	dir := write(t, files)
 	before := mustLoad(t, dir).Checksum
 	for name, counts := range map[string]bool{
 		"doorward.yaml": true, "routes/a.yaml": true, "rules/a.rego": true, "rules/deep/b.rego": true, "extra.txt": true,
+		"rules/data.json": true, "rules/deep/data.yaml": true, "rules/users.json": false,
 		"rules/a_test.rego": false, "rules/readme.md": false, "routes/a.yaml.swp": false, "policies/c.rego": false,
 	} {
 		put(t, filepath.Join(dir, name), files[name]+"\n# changed")

@@ -11,7 +11,7 @@ import (
 	"doorward/authz/config"
 )
 
-// checkRefs finds what OPA lets pass in compiled rules: references to rules that do not exist, which would be undefined for ever, and
+// checkRefs finds what OPA lets pass in compiled rules: references to rules and data that do not exist, which would be undefined for ever, and
 // header names that no request can have.
 func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 	for _, m := range c.Modules {
@@ -20,8 +20,8 @@ func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 			switch {
 			case !ok:
 			case ref.HasPrefix(ast.DefaultRootRef):
-				if missing := missingPrefix(c, ref); missing != nil {
-					message := fmt.Sprintf("there is no %s%s", missing, didYouMean(missing.String(), n.data))
+				if missing := missingPrefix(c, n.documents, ref); missing != nil {
+					message := fmt.Sprintf("there is no %s%s", missing, didYouMean(missing.String(), n.near(missing)))
 					problems = append(problems, config.Problem{Position: position(t.Location), Message: message})
 				}
 			case ref.HasPrefix(headersRef) && len(ref) > len(headersRef):
@@ -38,10 +38,10 @@ func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 // headersRef is input.request.headers.
 var headersRef = ast.MustParseRef("input.request.headers")
 
-// missingPrefix is the shortest beginning of a reference that no rule is at, above or below; nil when there is none.
-func missingPrefix(c *ast.Compiler, ref ast.Ref) ast.Ref {
+// missingPrefix is the shortest beginning of a reference that no rule is at, above or below, and no document has; nil when there is none.
+func missingPrefix(c *ast.Compiler, d *documents, ref ast.Ref) ast.Ref {
 	for i := 2; i <= len(ref); i++ {
-		if len(rulesAt(c, ref[:i])) == 0 {
+		if d.lacks(ref[:i]) && len(rulesAt(c, ref[:i])) == 0 {
 			return ref[:i]
 		}
 	}

@@ -43,7 +43,7 @@ func parseAll(sources []source) (map[string]*ast.Module, config.Problems) {
 // compileAll compiles the modules together. OPA stops at the first of its stages that finds a fault, and a file that does not parse makes
 // others fail; so the faulty files are left out with all that refer to their packages, and the rest is compiled again, until
 // every fault that can be told has been. The compiler that is returned has compiled what is left.
-func compileAll(modules map[string]*ast.Module, problems config.Problems, sources []source) (*ast.Compiler, config.Problems) {
+func compileAll(modules map[string]*ast.Module, problems config.Problems, sources []source, known *names) (*ast.Compiler, config.Problems) {
 	faulty := map[string]bool{}
 	for _, s := range sources {
 		if modules[s.file] == nil {
@@ -51,7 +51,6 @@ func compileAll(modules map[string]*ast.Module, problems config.Problems, source
 		}
 	}
 	modules = maps.Clone(modules)
-	known := knownNames(modules)
 	problems = append(problems, checkImports(modules, known)...)
 	withoutPackages(modules, packagesOf(faulty, sources))
 	for {

@@ -18,10 +18,12 @@ type names struct {
 	local map[string][]string // by file: rules of the file's package, and the file's imports
 	data  []string            // packages and their rules, as data.x.y
 	calls []string            // built-ins and rules, as they are called from elsewhere
+
+	documents *documents
 }
 
-func knownNames(modules map[string]*ast.Module) *names {
-	n := &names{local: map[string][]string{}}
+func knownNames(modules map[string]*ast.Module, d *documents) *names {
+	n := &names{local: map[string][]string{}, documents: d}
 	rules := map[string][]string{}
 	for _, m := range modules {
 		path := m.Package.Path.String()
@@ -61,15 +63,23 @@ func checkImports(modules map[string]*ast.Module, n *names) (problems config.Pro
 			}
 			problems = append(problems, config.Problem{
 				Position: position(i.Location),
-				Message:  fmt.Sprintf("there is no %s to import%s", ref, didYouMean(ref.String(), n.data)),
+				Message:  fmt.Sprintf("there is no %s to import%s", ref, didYouMean(ref.String(), n.near(ref))),
 			})
 		}
 	}
 	return problems
 }
 
-// exists says whether a reference leads to a package, a rule, or into a rule's value.
+// near are the names that may have been meant by a reference to data that leads nowhere.
+func (n *names) near(ref ast.Ref) []string {
+	return append(n.documents.names(ref[:len(ref)-1]), n.data...)
+}
+
+// exists says whether a reference leads to a package, a rule, into a rule's value, or to a data document.
 func (n *names) exists(ref ast.Ref) bool {
+	if !n.documents.lacks(ref) {
+		return true
+	}
 	text := ref.String()
 	return slices.ContainsFunc(n.data, func(known string) bool {
 		return within(known, text) || within(text, known) && !slices.ContainsFunc(n.data, func(k string) bool { return k != known && within(k, known) })

@@ -397,13 +397,11 @@ func (a *analysis) step(d document, path ast.Ref) document {
 	return d
 }
 
-// data reaches the rules that a reference can be, and follows the value of the one that it names.
+// data reaches the rules that a reference can be, and follows the value of the one that it names. It also reads the data documents that can
+// be at the reference, beside or below those rules: all that is below the names with which it begins.
 func (a *analysis) data(ref ast.Ref) (ends document) {
-	rules := rulesAt(a.compiler, ref)
-	if len(rules) == 0 || !ref.IsGround() {
-		a.reads.document(ref.ConstantPrefix().String())
-	}
-	for _, r := range rules {
+	a.reads.document(constant(ref))
+	for _, r := range rulesAt(a.compiler, ref) {
 		a.reach(r)
 		if path := r.Ref(); path.IsGround() && ref.HasPrefix(path) {
 			ends |= a.follow(a.results[r], ref[len(path):])

@@ -26,10 +26,8 @@ func FuzzLoad(f *testing.F) {
 	for _, rego := range endless {
 		f.Add("package p\n" + rego)
 	}
-	r := &reader{seen: map[string]bool{}}
-	r.library()
 	f.Fuzz(func(t *testing.T, text string) {
-		set, problems := load(t.Context(), append(r.sources, source{file: "p.rego", text: text}), 10*time.Millisecond)
+		set, problems := load(t.Context(), corpusOf(t, map[string]any{"users": map[string]any{"a": "b"}}, source{file: "p.rego", text: text}), 10*time.Millisecond)
 		for _, p := range problems {
 			if p.Message == "" || strings.Contains(p.Message, "cannot be compiled") {
 				t.Errorf("%+v", p)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ type generator struct {
 	funcs int // helper functions f0 ... that may be called
 	rules int // helper rules r0 ... that may be referred to
 	vars  int
-	plain bool // no partial rules: they are being written
+	lost  string // a place of the data that digests leave out; "" for none
+	plain bool   // no partial rules: they are being written
 }
 
 func (g *generator) pick(list ...string) string { return list[g.IntN(len(list))] }
@@ -28,7 +30,9 @@ func (g *generator) fresh() string {
 
 // leaf is an expression for one value.
 func (g *generator) leaf() string {
-	switch g.IntN(12) {
+	switch g.IntN(13) {
+	case 12:
+		return "data." + g.pick("d.text", "d.m.a", "d.m.b", `d.m["x-a"]`, "d.list[0]", "d.list[_]", "q.m.name", fmt.Sprintf("d.m[%s]", g.leafIn()))
 	case 0:
 		return "input.user." + g.pick("id", "email", "name", "email_verified", "claims.a", "claims.b", "claims")
 	case 1:
@@ -71,7 +75,9 @@ func (g *generator) leafIn() string {
 
 // document is an expression for a document of the input.
 func (g *generator) document() string {
-	switch g.IntN(10) {
+	switch g.IntN(11) {
+	case 10:
+		return g.pick("data.d", "data.d.m", "data.d.m", "data.q.m", "data.d.m.headers")
 	case 0:
 		return "input"
 	case 1:
@@ -136,9 +142,9 @@ func (g *generator) condition() string {
 	case 6:
 		return fmt.Sprintf("walk(%s, [%s, %s])\n\t%s == %s\n\tcount(%s) > 0", g.document(), v, w, w, g.word(), v)
 	case 7:
-		return fmt.Sprintf("%s == %s with %s as %s", g.leaf(), g.word(), g.pick("input.user.name", "input.request.method", `input.request.headers["x-a"]`), g.leafOrWord())
+		return fmt.Sprintf("%s == %s with %s as %s", g.leaf(), g.word(), g.pick("input.user.name", "input.request.method", `input.request.headers["x-a"]`, "data.d.text", "data.d.m.a"), g.leafOrWord())
 	case 8:
-		return fmt.Sprintf("%s == %s with %s as %s", g.leaf(), g.word(), g.pick("input", "input.request", "input.user"), g.document())
+		return fmt.Sprintf("%s == %s with %s as %s", g.leaf(), g.word(), g.pick("input", "input.request", "input.user", "data.d.m", "data.d"), g.document())
 	case 9:
 		return g.word() + " in " + g.pick("input.user.groups", "input.session.amr", g.document())
 	case 10:
@@ -191,6 +197,46 @@ func (g *generator) condition() string {
 		return fmt.Sprintf("%s := data.q[%s]\n\t%s == %s", v, g.pick("_", g.leafIn()), g.part(v), g.word())
 	}
 	return g.leaf() + " == " + g.leafOrWord()
+}
+
+// data is the data documents: a tree of their own, and one beside the rules of the package q.
+func (g *generator) data() map[string]any {
+	m := func() map[string]any {
+		m := map[string]any{"name": g.value(), "method": g.value(), "headers": map[string]any{"x-a": g.value(), "a": g.value()}}
+		for _, name := range []string{"a", "b", "x-a", "GET"} {
+			if g.IntN(2) == 0 {
+				m[name] = g.value()
+			}
+		}
+		return m
+	}
+	return map[string]any{
+		"d": map[string]any{"text": g.value(), "m": m(), "list": []any{g.value(), g.value()}},
+		"q": map[string]any{"m": m()},
+	}
+}
+
+// changeData returns the data with one thing changed.
+func (g *generator) changeData(data map[string]any) map[string]any {
+	n := maps.Clone(data)
+	top := g.pick("d", "d", "q")
+	part := maps.Clone(n[top].(map[string]any))
+	m := maps.Clone(part["m"].(map[string]any))
+	n[top], part["m"] = part, m
+	name := g.pick("a", "b", "x-a", "GET", "name", "method", "headers", "text", "list")
+	switch {
+	case name == "headers":
+		m[name] = map[string]any{"x-a": g.value()}
+	case name == "text" && top == "d":
+		part[name] = g.value()
+	case name == "list" && top == "d":
+		part[name] = []any{g.value()}
+	case m[name] != nil && g.IntN(3) == 0:
+		delete(m, name)
+	default:
+		m[name] = g.value()
+	}
+	return n
 }
 
 // policy is a whole package "p".

@@ -32,7 +32,7 @@ type member[T any] struct {
 
 // newPlan takes from each document the members that are read.
 func newPlan(s *readSet) *plan {
-	r := s.result()
+	r := s.result(nil)
 	return &plan{
 		documents:  s.documents(),
 		user:       choose(s, docUser, userMembers()),

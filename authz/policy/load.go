@@ -23,8 +23,8 @@ const libraryRoot = "doorward"
 
 // Load reads and compiles. Its error is a config.Problems with every problem found, each with file and line.
 func Load(ctx context.Context, c Config) (*Set, error) {
-	sources, problems := readAll(c.Paths)
-	set, more := load(ctx, sources, c.Timeout)
+	all, problems := read(c)
+	set, more := load(ctx, all, c.Timeout)
 	if problems = append(problems, more...); len(problems) > 0 {
 		return nil, sorted(problems)
 	}
@@ -32,26 +32,28 @@ func Load(ctx context.Context, c Config) (*Set, error) {
 }
 
 // load compiles what was read. OPA's compiler sees text that anybody may have written, so a panic of it is a problem like others.
-func load(ctx context.Context, sources []source, timeout time.Duration) (set *Set, problems config.Problems) {
+func load(ctx context.Context, all *corpus, timeout time.Duration) (set *Set, problems config.Problems) {
 	defer func() {
 		if r := recover(); r != nil {
 			set, problems = nil, append(problems, problem("", fmt.Sprintf("the policies cannot be compiled: %v", r)))
 		}
 	}()
-	modules, problems := parseAll(sources)
-	compiler, problems := compileAll(modules, problems, sources)
+	modules, problems := parseAll(all.sources)
+	known := knownNames(modules, all.documents)
+	compiler, problems := compileAll(modules, problems, all.sources, known)
 	if compiler == nil {
 		return nil, problems
 	}
-	problems = append(problems, checkRefs(compiler, knownNames(modules))...)
-	set, more := assemble(ctx, compiler, sources, timeout)
+	problems = append(problems, all.documents.conflicts(compiler)...)
+	problems = append(problems, checkRefs(compiler, known)...)
+	set, more := assemble(ctx, compiler, all, timeout)
 	return set, append(problems, more...)
 }
 
 // assemble makes the policies of what was compiled.
-func assemble(ctx context.Context, compiler *ast.Compiler, sources []source, timeout time.Duration) (*Set, config.Problems) {
+func assemble(ctx context.Context, compiler *ast.Compiler, all *corpus, timeout time.Duration) (*Set, config.Problems) {
 	guardBuiltins()
-	store := inmem.New()
+	store := inmem.NewFromASTObject(all.documents.value) // whose values evaluations read without a copy
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
 		return nil, config.Problems{problem("", err.Error())}
@@ -59,7 +61,7 @@ func assemble(ctx context.Context, compiler *ast.Compiler, sources []source, tim
 	s := &Set{compiler: compiler, store: store, txn: txn, timeout: cmp.Or(timeout, defaultTimeout), policies: map[string]*Policy{}}
 	s.policies[config.PolicyPublic] = builtinPolicy(config.PolicyPublic, public)
 	s.policies[config.PolicyAnyAuthenticatedUser] = builtinPolicy(config.PolicyAnyAuthenticatedUser, anyUser)
-	return s, s.prepareAll(sources)
+	return s, s.prepareAll(all)
 }
 
 // Policy returns the built-in or the Rego package that a route names. The error of an unknown name says which names there are.
@@ -79,9 +81,9 @@ func (s *Set) Policy(name string) (*Policy, error) {
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
 // prepareAll makes a Policy of every package outside the library that has a rule `allow`.
-func (s *Set) prepareAll(sources []source) (problems config.Problems) {
+func (s *Set) prepareAll(all *corpus) (problems config.Problems) {
 	texts := map[string]string{}
-	for _, src := range sources {
+	for _, src := range all.sources {
 		texts[src.file] = src.text
 	}
 	reached := map[*ast.Rule]bool{}
@@ -97,7 +99,7 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 		if s.policies[name] != nil || isLibrary(pkg) || len(rulesAt(s.compiler, entry(pkg, "allow"))) == 0 {
 			continue
 		}
-		p, faults := s.prepare(name, pkg, texts, reached)
+		p, faults := s.prepare(name, pkg, texts, all.documents, reached)
 		problems = append(problems, faults...)
 		s.policies[name] = p
 	}
@@ -106,7 +108,7 @@ func (s *Set) prepareAll(sources []source) (problems config.Problems) {
 
 // prepare checks the rules of the contract, follows what they read, and compiles the one query that evaluates them. The rules
 // that it reaches are added to reached.
-func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached map[*ast.Rule]bool) (*Policy, config.Problems) {
+func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, data *documents, reached map[*ast.Rule]bool) (*Policy, config.Problems) {
 	problems := checkRules(s.compiler, pkg)
 	if len(problems) > 0 {
 		return nil, problems
@@ -126,6 +128,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached
 	}
 	a := analyse(s.compiler, entries)
 	maps.Copy(reached, a.reached)
+	places := a.reads.places(data)
 	qc := s.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {
@@ -134,29 +137,32 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, reached
 	return &Policy{
 		usage: new(counters),
 		name:  name,
-		id:    digest(name, a.rules, texts),
+		id:    digest(name, a.rules, texts, data, places),
 		set:   s,
 		query: compiled,
 		qc:    qc,
-		reads: a.reads.result(),
+		reads: a.reads.result(places),
 		plan:  newPlan(&a.reads),
 	}, a.problems
 }
 
 func builtinPolicy(name string, k kind) *Policy {
-	return &Policy{usage: new(counters), name: name, kind: k, id: digest(name, nil, nil)}
+	return &Policy{usage: new(counters), name: name, kind: k, id: digest(name, nil, nil, nil, nil)}
 }
 
-// digest hashes the policy's name, the version of OPA, and the files of all rules that it can reach.
-func digest(name string, rules []*ast.Rule, texts map[string]string) (sum [sha256.Size]byte) {
+// digest hashes the policy's name, the version of OPA, the files of all rules that it can reach, and the content of all data that it can read.
+func digest(name string, rules []*ast.Rule, texts map[string]string, data *documents, places []ast.Ref) (sum [sha256.Size]byte) {
 	parts := map[string]bool{}
 	for _, r := range rules {
 		parts[texts[r.Location.File]] = true
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "doorward policy 1\n%s\n%s\n", version.Version, name)
+	fmt.Fprintf(h, "doorward policy 2\n%s\n%s\n", version.Version, name)
 	for _, text := range slices.Sorted(maps.Keys(parts)) {
 		fmt.Fprintf(h, "%d\n%s", len(text), text)
+	}
+	for _, place := range places {
+		fmt.Fprintf(h, "%d\n%s%x", len(place.String()), place, data.sum(place))
 	}
 	h.Sum(sum[:0])
 	return sum

@@ -216,7 +216,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	dir := write(t, map[string]string{"big.rego": "package big\n" + strings.Repeat("#\n", maxSource/2), "a.rego": "package a\nallow := true"})
 	for _, row := range []struct{ path, want string }{
 		{"/none.rego", "cannot be read: no such file or directory"},
-		{"/big.rego", "has 1048588 bytes; a policy file may have 1048576"},
+		{"/big.rego", "has 1048588 bytes; it may have 1048576"},
 		{"/a.rego/b", "cannot be read: not a directory"},
 	} {
 		_, err := Load(t.Context(), Config{Paths: []string{dir + row.path}})

@@ -14,10 +14,23 @@ import (
 // loadSource loads one policy file with the library.
 func loadSource(t testing.TB, text string) (*Set, config.Problems) {
 	t.Helper()
-	r := &reader{seen: map[string]bool{}}
-	r.library()
-	set, problems := load(t.Context(), append(r.sources, source{file: "p.rego", text: text}), 10*time.Second)
+	set, problems := load(t.Context(), corpusOf(t, nil, source{file: "p.rego", text: text}), 10*time.Second)
 	return set, sorted(problems)
+}
+
+// corpusOf is the library with some files and documents, which have no files.
+func corpusOf(t testing.TB, data map[string]any, sources ...source) *corpus {
+	t.Helper()
+	r := newReader(false)
+	r.library()
+	if problems := r.documents.merge(dataFile{name: "data.json", value: data}); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if err := r.documents.seal(); err != nil {
+		t.Fatal(err)
+	}
+	r.sources = append(r.sources, sources...)
+	return &r.corpus
 }
 
 func loadText(t testing.TB, text string) *Set {
@@ -209,9 +222,7 @@ func TestDigestNamesAllThatDecides(t *testing.T) {
 		for _, text := range texts {
 			sources = append(sources, source{file: text, text: text})
 		}
-		r := &reader{seen: map[string]bool{}}
-		r.library()
-		s, problems := load(t.Context(), append(r.sources, sources...), 0)
+		s, problems := load(t.Context(), corpusOf(t, nil, sources...), 0)
 		if len(problems) > 0 {
 			t.Fatal(problems)
 		}

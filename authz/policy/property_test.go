@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -118,12 +119,16 @@ func whole(p *Policy) *Policy {
 
 // compilePolicy returns nil for a policy that does not compile. Input has no type here, so that more of what the generator writes does: what
 // is read must be known whatever the types.
-func compilePolicy(t testing.TB, texts ...string) *Policy {
+// A place of the data that is lost has the same sum whatever is there.
+func compilePolicy(t testing.TB, data map[string]any, lost string, texts ...string) *Policy {
 	t.Helper()
 	var sources []source
 	for i, text := range texts {
 		sources = append(sources, source{file: fmt.Sprintf("%d.rego", i), text: text})
 	}
+	all := corpusOf(t, data)
+	all.sources = sources
+	all.documents.sums[lost] = [sha256.Size]byte{}
 	modules, problems := parseAll(sources)
 	if len(problems) > 0 {
 		t.Fatalf("%+v\n%s", problems, texts)
@@ -132,7 +137,7 @@ func compilePolicy(t testing.TB, texts ...string) *Policy {
 	if c.Compile(modules); c.Failed() {
 		return nil
 	}
-	set, _ := assemble(t.Context(), c, sources, 10*time.Second)
+	set, _ := assemble(t.Context(), c, all, 10*time.Second)
 	return set.policies["p"]
 }
 
@@ -145,8 +150,33 @@ func differs(a, b Decision) bool {
 	return !reflect.DeepEqual(a, b)
 }
 
-// compare asks both for the same requests, each one change away from another, and each twice.
-func (g *generator) compare(t testing.TB, cachedPolicy, plain *Policy, requests int) (pairs int, found *Input, got, want Decision) {
+// dataVersions is how many versions of the data documents a generated policy is asked with.
+const dataVersions = 3
+
+// policies are one policy compiled with versions of the data, each one change away from the one before. It is nil where it does not compile.
+func (g *generator) policies(t testing.TB, texts ...string) (policies []*Policy) {
+	data := g.data()
+	for range dataVersions {
+		p := compilePolicy(t, data, g.lost, texts...)
+		if p == nil {
+			return nil
+		}
+		policies = append(policies, p)
+		data = g.changeData(data)
+	}
+	return policies
+}
+
+// wholes are the policies with all of the input built.
+func wholes(policies []*Policy) (wholes []*Policy) {
+	for _, p := range policies {
+		wholes = append(wholes, whole(p))
+	}
+	return wholes
+}
+
+// compare asks both for the same requests, each one change away from another, each twice, and with any version of the data.
+func (g *generator) compare(t testing.TB, cached, plain []*Policy, requests int) (pairs int, found *Input, got, want Decision) {
 	cache, v := NewCache(256, 1<<20), versions{}
 	history := []*facts{g.facts()}
 	for range requests {
@@ -154,11 +184,13 @@ func (g *generator) compare(t testing.TB, cachedPolicy, plain *Policy, requests 
 		v.set(f)
 		history = append(history, f)
 		in := f.input()
-		want = plain.Decide(t.Context(), in)
-		for range 2 {
-			pairs++
-			if got = cache.Decide(t.Context(), cachedPolicy, in); differs(got, want) {
-				return pairs, in, got, want
+		for _, i := range g.Perm(len(plain))[:2] {
+			want = plain[i].Decide(t.Context(), in)
+			for range 2 {
+				pairs++
+				if got = cache.Decide(t.Context(), cached[i], in); differs(got, want) {
+					return pairs, in, got, want
+				}
 			}
 		}
 	}
@@ -176,24 +208,30 @@ func effort() (policies, requests int) {
 func TestCachedDecisionsAreTheUncachedOnes(t *testing.T) {
 	seed := rand.Uint64()
 	policies, requests := effort()
-	pairs, compiled := 0, 0
+	pairs, compiled, readers := 0, 0, 0
 	outcomes := map[string]int{}
 	for i := range uint64(policies) {
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, i))}
 		text, other := g.policy(), g.other()
-		p := compilePolicy(t, text, other)
+		p := g.policies(t, text, other)
 		if p == nil {
 			continue
 		}
 		compiled++
-		n, in, got, want := g.compare(t, p, whole(p), requests)
+		if p[0].id != p[1].id {
+			readers++
+		}
+		n, in, got, want := g.compare(t, p, wholes(p), requests)
 		pairs += n
 		outcomes[fmt.Sprintf("allow=%t err=%t", want.Allow, want.Err != nil)]++
 		if in != nil {
-			t.Fatalf("seed %d, %d: for %+v\nthe cached policy says %+v\nthe uncached one %+v\nreads %+v\n%s\n%s", seed, i, *in, got, want, p.reads, text, other)
+			t.Fatalf("seed %d, %d: for %+v\nthe cached policy says %+v\nthe uncached one %+v\nreads %+v\n%s\n%s", seed, i, *in, got, want, p[0].reads, text, other)
 		}
 	}
-	t.Logf("seed %d: %d policies, %d pairs, last decisions %v", seed, compiled, pairs, outcomes)
+	t.Logf("seed %d: %d policies, of which a change of the data concerns %d; %d pairs, last decisions %v", seed, compiled, readers, pairs, outcomes)
+	if readers == 0 || readers == compiled {
+		t.Errorf("a change of the data concerns %d of %d policies", readers, compiled)
+	}
 	if compiled < policies*2/3 {
 		t.Errorf("only %d of %d generated policies compile", compiled, policies)
 	}
@@ -214,6 +252,36 @@ var losses = map[string]func(*plan) bool{
 	"all headers":   func(p *plan) bool { return unset(&p.allHeaders) },
 	"route":         func(p *plan) bool { return lose(&p.route) },
 	"document user": func(p *plan) bool { had := p.documents&docUser != 0; p.documents &^= docUser; return had },
+}
+
+// losing are the policies with something lost from their plans.
+func losing(policies []*Policy, lost func(*plan) bool) (faulty []*Policy, some bool) {
+	for _, p := range policies {
+		q, plan := *p, *p.plan
+		q.plan = &plan
+		some = lost(&plan) || some
+		faulty = append(faulty, &q)
+	}
+	return faulty, some
+}
+
+// TestLostDataIsNoticed holds the property test too: with one place of the data left out of the digests, it must fail.
+func TestLostDataIsNoticed(t *testing.T) {
+	seed := rand.Uint64()
+	for i := range uint64(3000) {
+		g := &generator{Rand: rand.New(rand.NewPCG(seed, i))}
+		text, other := g.policy(), g.other()
+		p := compilePolicy(t, g.data(), "", text, other)
+		if p == nil || len(p.reads.Data) == 0 {
+			continue
+		}
+		g.lost = p.reads.Data[g.IntN(len(p.reads.Data))]
+		faulty := g.policies(t, text, other)
+		if _, in, _, _ := g.compare(t, faulty, wholes(faulty), 30); in != nil {
+			return
+		}
+	}
+	t.Errorf("seed %d: no generated policy notices", seed)
 }
 
 func lose[T any](list *[]T) bool {
@@ -238,16 +306,15 @@ func TestALostDependencyIsNoticed(t *testing.T) {
 			for i := range uint64(3000) {
 				g := &generator{Rand: rand.New(rand.NewPCG(seed, i))}
 				text, other := g.policy(), g.other()
-				p := compilePolicy(t, text, other)
+				p := g.policies(t, text, other)
 				if p == nil {
 					continue
 				}
-				faulty, plan := *p, *p.plan
-				faulty.plan = &plan
-				if !lost(&plan) {
+				faulty, some := losing(p, lost)
+				if !some {
 					continue
 				}
-				if _, in, _, _ := g.compare(t, &faulty, whole(p), 30); in != nil {
+				if _, in, _, _ := g.compare(t, faulty, wholes(p), 30); in != nil {
 					return
 				}
 			}

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Reads is what a policy can read of its input: at least what it reads for any request, never less. Names are sorted.
@@ -15,7 +18,7 @@ type Reads struct {
 	Headers    []string // lower-case names of headers, when not all of them can be read
 	AllHeaders bool
 	Route      []string // parts of input.route: name, host, labels
-	Data       []string // documents that are no rules, as data.x.y
+	Data       []string // data documents and parts of them, as data.x.y: with all that is below
 
 	// Uncacheable says why the decision depends on more than the input ("grafana.rego:7: time.now_ns reads the clock"); "" when it
 	// does not.
@@ -47,9 +50,9 @@ var nested = map[document]map[string]document{
 type readSet struct {
 	parts [docEnd]map[string]bool // by document
 	all   document                // documents that are read whole
-	data  map[string]bool
-	why   string // Reads.Uncacheable
-	size  int    // grows with every addition
+	data  map[string]ast.Ref      // what may be read of the data documents, by its text
+	why   string                  // Reads.Uncacheable
+	size  int                     // grows with every addition
 }
 
 // part notes that a member of a document is read.
@@ -78,14 +81,30 @@ func (s *readSet) whole(docs document) {
 	}
 }
 
-func (s *readSet) document(name string) {
+// document notes that the data documents are read from a place downwards, if they have it.
+func (s *readSet) document(ref ast.Ref) {
 	if s.data == nil {
-		s.data = map[string]bool{}
+		s.data = map[string]ast.Ref{}
 	}
-	if !s.data[name] {
-		s.data[name] = true
+	if name := ref.String(); s.data[name] == nil {
+		s.data[name] = ref
 		s.size++
 	}
+}
+
+// places are those of the documents that are read, without those below another one. Sorted.
+func (s *readSet) places(d *documents) (places []ast.Ref) {
+	for _, ref := range s.data {
+		covered := d.lacks(ref)
+		for i := 1; i < len(ref) && !covered; i++ {
+			covered = s.data[ref[:i].String()] != nil
+		}
+		if !covered {
+			places = append(places, ref)
+		}
+	}
+	slices.SortFunc(places, func(a, b ast.Ref) int { return cmp.Compare(a.String(), b.String()) })
+	return places
 }
 
 func (s *readSet) unsteady(why string) {
@@ -111,8 +130,8 @@ func (s *readSet) documents() document {
 	return docs
 }
 
-// result lists what was collected.
-func (s *readSet) result() Reads {
+// result lists what was collected, with the places of the data.
+func (s *readSet) result(data []ast.Ref) Reads {
 	r := Reads{
 		User:        s.list(docUser, userParts),
 		Session:     s.list(docSession, sessionParts),
@@ -120,8 +139,10 @@ func (s *readSet) result() Reads {
 		Route:       s.list(docRoute, routeParts),
 		AllClaims:   s.all&docClaims != 0,
 		AllHeaders:  s.all&docHeaders != 0,
-		Data:        slices.Sorted(maps.Keys(s.data)),
 		Uncacheable: s.why,
+	}
+	for _, ref := range data {
+		r.Data = append(r.Data, ref.String())
 	}
 	if !r.AllClaims {
 		r.Claims = slices.Sorted(maps.Keys(s.parts[docClaims]))

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"doorward/authz/config"
@@ -15,27 +16,51 @@ import (
 type source struct {
 	file    string // as it is named in errors
 	text    string
-	library bool // shipped in the binary
+	library bool   // shipped in the binary
+	real    string // the file that its name leads to
 }
 
-// maxSource bounds one file, so that a path given by mistake (a log, a device) is an error and not an exhausted memory.
+// corpus is all that is compiled together.
+type corpus struct {
+	sources   []source
+	documents *documents
+}
+
+// maxSource bounds one policy file, so that a path given by mistake (a log, a device) is an error and not an exhausted memory.
 const maxSource = 1 << 20
 
-// readAll returns the files that the paths name, each once, and the library's.
-func readAll(paths []string) ([]source, config.Problems) {
-	r := &reader{seen: map[string]bool{}}
-	for _, path := range paths {
-		r.path(path, true)
+// read returns everything that a configuration names, each file once, and the library.
+func read(c Config) (*corpus, config.Problems) {
+	r := newReader(false)
+	for _, path := range c.Paths {
+		r.path(path, nil, true)
 	}
 	r.library()
+	if err := r.documents.seal(); err != nil {
+		r.problem("", "the data documents cannot be used: %v", err)
+	}
+	return &r.corpus, r.problems
+}
+
+// readTests returns the policies, tests among them, that paths name. Data documents are not read.
+func readTests(paths []string) ([]source, config.Problems) {
+	r := newReader(true)
+	r.documents = nil
+	for _, path := range paths {
+		r.path(path, nil, true)
+	}
 	return r.sources, r.problems
 }
 
 type reader struct {
-	sources  []source
+	corpus
 	problems config.Problems
 	tests    bool            // directories are searched for *_test.rego too
 	seen     map[string]bool // resolved paths, so that a file reached twice is read once and a loop of links ends
+}
+
+func newReader(tests bool) *reader {
+	return &reader{corpus: corpus{documents: newDocuments()}, tests: tests, seen: map[string]bool{}}
 }
 
 func (r *reader) problem(file string, format string, args ...any) {
@@ -45,9 +70,10 @@ func (r *reader) problem(file string, format string, args ...any) {
 	})
 }
 
-// path reads a file or a directory. What is named in the configuration is read whatever its name; in a directory only *.rego is,
-// without tests and hidden entries (the folders of a Kubernetes volume are hidden and its files are links into them).
-func (r *reader) path(path string, named bool) {
+// path reads a file or a directory. What is named in the configuration is read whatever its name; in a directory only *.rego and data
+// documents are, without hidden entries (the folders of a Kubernetes volume are hidden and its files are links into them). Below are the
+// names of the directories that lead there from the one that is named, which is the place of a data document.
+func (r *reader) path(path string, below []string, named bool) {
 	info, err := os.Stat(path)
 	if err != nil {
 		r.problem(path, "cannot be read: %v", unwrapPath(err))
@@ -65,47 +91,61 @@ func (r *reader) path(path string, named bool) {
 	case r.seen[resolved]:
 	case info.IsDir():
 		r.seen[resolved] = true
-		r.directory(path)
+		r.directory(path, below)
+	case config.IsData(path), named && config.IsDocument(path):
+		r.seen[resolved] = true
+		if r.documents == nil {
+			return
+		}
+		if text, ok := r.file(path, info, config.MaxSize(path)); ok {
+			r.problems = append(r.problems, r.documents.add(path, below, text)...)
+		}
 	case named || r.wanted(path):
 		r.seen[resolved] = true
-		r.file(path, info)
+		if text, ok := r.file(path, info, maxSource); ok {
+			r.sources = append(r.sources, source{file: path, text: string(text), real: resolved})
+		}
 	}
 }
 
-func (r *reader) directory(path string) {
+func (r *reader) directory(path string, below []string) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		r.problem(path, "cannot be read: %v", unwrapPath(err))
 		return
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && (r.wanted(e.Name()) || e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
-			r.path(filepath.Join(path, e.Name()), false)
+		name, inner := e.Name(), below
+		if strings.HasPrefix(name, ".") || !(r.wanted(name) || config.IsData(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
+			continue
 		}
+		if info, err := os.Stat(filepath.Join(path, name)); err == nil && info.IsDir() {
+			inner = append(slices.Clone(below), name)
+		}
+		r.path(filepath.Join(path, name), inner, false)
 	}
 }
 
-func (r *reader) file(path string, info fs.FileInfo) {
+func (r *reader) file(path string, info fs.FileInfo, limit int) (text []byte, ok bool) {
 	if !info.Mode().IsRegular() {
 		r.problem(path, "is not a regular file")
-		return
+		return nil, false
 	}
-	if info.Size() > maxSource {
-		r.problem(path, "has %d bytes; a policy file may have %d", info.Size(), maxSource)
-		return
+	if info.Size() > int64(limit) {
+		r.problem(path, "has %d bytes; it may have %d", info.Size(), limit)
+		return nil, false
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		r.problem(path, "cannot be read: %v", unwrapPath(err))
-		return
 	}
-	r.sources = append(r.sources, source{file: path, text: string(text)})
+	return text, err == nil
 }
 
 // library adds the files shipped in the binary. That they can be read is settled when the program is built.
 func (r *reader) library() {
 	err := fs.WalkDir(policies.Library, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !isPolicy(path) {
+		if err != nil || d.IsDir() || !config.IsPolicy(path) {
 			return err
 		}
 		text, err := fs.ReadFile(policies.Library, path)
@@ -120,11 +160,10 @@ func (r *reader) library() {
 // libraryFiles begins the names of the library's files in errors.
 const libraryFiles = "library:"
 
-func (r *reader) wanted(name string) bool { return isPolicy(name) || r.tests && isTest(name) }
-
-func isPolicy(name string) bool { return strings.HasSuffix(name, ".rego") && !isTest(name) }
-
-func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
+// wanted says whether a file of a directory is compiled.
+func (r *reader) wanted(name string) bool {
+	return config.IsPolicy(name) || r.tests && config.IsTest(name)
+}
 
 // unwrapPath leaves out operation and path of an error that is shown beside its path.
 func unwrapPath(err error) error {

@@ -125,29 +125,30 @@ type testRun struct {
 
 // loadTests reads and checks everything. What is wrong with the policies is the same as at load.
 func loadTests(ctx context.Context, c TestConfig) (*testRun, config.Problems) {
-	r := &reader{seen: map[string]bool{}, tests: true}
-	for _, path := range c.Tests {
-		r.path(path, true)
+	where := c.Tests
+	if len(where) == 0 {
+		where = c.Paths
 	}
+	tests, problems := readTests(where)
+	all, more := read(c.Config)
 	run := &testRun{files: map[string]bool{}}
-	if len(c.Tests) == 0 {
-		for _, path := range c.Paths {
-			r.path(path, true)
-		}
+	known := map[string]string{}
+	for _, s := range all.sources {
+		known[s.real] = s.file
 	}
-	for _, s := range r.sources {
+	for _, s := range tests {
+		if file, twice := known[s.real]; twice {
+			s.file = file
+		} else {
+			all.sources = append(all.sources, s)
+		}
 		run.files[s.file] = true
 	}
-	r.tests = false
-	for _, path := range c.Paths {
-		r.path(path, true)
-	}
-	r.library()
-	set, problems := load(ctx, r.sources, c.Timeout)
-	if problems = append(r.problems, problems...); len(problems) > 0 {
+	set, faults := load(ctx, all, c.Timeout)
+	if problems = slices.Concat(problems, more, faults); len(problems) > 0 {
 		return nil, problems
 	}
-	run.modules, problems = parseAll(r.sources)
+	run.modules, problems = parseAll(all.sources)
 	run.set = &Set{compiler: testCompiler(), store: set.store, txn: set.txn, timeout: set.timeout}
 	return run, problems
 }
@@ -183,7 +184,7 @@ func (r *testRun) choose(wanted *regexp.Regexp) string {
 func (r *testRun) policies() map[string]*ast.Module {
 	modules := map[string]*ast.Module{}
 	for file, m := range r.modules {
-		if !isLibrary(m.Package.Path) && !isTest(file) {
+		if !isLibrary(m.Package.Path) && !config.IsTest(file) {
 			modules[file] = m
 		}
 	}
@@ -250,7 +251,7 @@ func (s *Set) why(ctx context.Context, name string) []BodyTrace {
 // coverage counts lines: one with anything on it that was not reached is missing.
 func coverage(report cover.Report) (files []FileCoverage) {
 	for file, found := range report.Files {
-		if strings.HasPrefix(file, libraryFiles) || isTest(file) {
+		if strings.HasPrefix(file, libraryFiles) || config.IsTest(file) {
 			continue
 		}
 		missing, all := map[int]bool{}, map[int]bool{}
