@@ -41,7 +41,7 @@ func (e *explainer) rule(frames []*frame, depth int, whole bool) RuleTrace {
 	holds := slices.ContainsFunc(frames, func(f *frame) bool { return f.holds > 0 })
 	for _, f := range frames {
 		e.told[f] = true
-		if holds && !whole && f.holds == 0 {
+		if holds && !whole && f.holds == 0 || guards(f) {
 			continue
 		}
 		if len(r.Bodies) == maxBodies {
@@ -52,6 +52,22 @@ func (e *explainer) rule(frames []*frame, depth int, whole bool) RuleTrace {
 	}
 	return r
 }
+
+// guards says whether a body of the library is there only to find a mistake, and has found none.
+func guards(f *frame) bool {
+	if f.holds > 0 || f.deepest < 0 || f.deepest >= len(f.body) || !isLibrary(f.rule.Module.Package.Path) {
+		return false
+	}
+	fault := false
+	ast.WalkRefs(f.body[f.deepest], func(ref ast.Ref) bool {
+		fault = fault || ref.HasPrefix(faultRef)
+		return fault
+	})
+	return fault
+}
+
+// faultRef is the library's package of mistakes.
+var faultRef = packageRef(libraryRoot + ".fault")
 
 func compare(a, b *ast.Location) int {
 	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Row, b.Row), cmp.Compare(a.Col, b.Col))

@@ -172,13 +172,14 @@ func (t *tracer) fail(f *frame, e *topdown.Event, index int) {
 	f.fails = append(f.fails, failure{index, t.facts(f, e, first, index+1), append(calls, t.kept(f, e, first, index+1, calls)...)})
 }
 
-// kept are the bodies of rules that the expressions refer to and that were not entered for them, because their value was known already.
+// kept are the bodies of rules that the expressions refer to and that were not entered for them, because their value was known already. Of
+// functions it is not known which call it was.
 func (t *tracer) kept(f *frame, e *topdown.Event, first, end int, entered []*frame) (kept []*frame) {
 	for _, expr := range f.body[first:end] {
 		ast.WalkRefs(expr, func(ref ast.Ref) bool {
 			for name := range prefixes(ref) {
 				frames := t.known[called{name, e.Input()}]
-				if len(frames) > 0 && !enters(entered, name) && !enters(kept, name) {
+				if len(frames) > 0 && len(frames[0].rule.Head.Args) == 0 && !enters(entered, name) && !enters(kept, name) {
 					kept = append(kept, frames...)
 				}
 			}
