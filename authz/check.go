@@ -26,6 +26,7 @@ type verdict struct {
 	route    *route           // nil when the route is not known
 	session  *session.Session // nil without a session
 	hash     string           // of the session's id
+	lacks    string           // what a session lacks that the browser has, and that is as none for this route; "" for nothing
 	decision policy.Decision
 	metadata []byte  // the policy's, for Envoy's access log
 	jwt      *minted // nil when the upstream gets none
@@ -65,6 +66,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	}
 	if v.session != nil {
 		v.hash = session.HashID(v.session.ID)
+		if v.lacks = v.route.unmet(v.session, s.Now()); v.lacks != "" {
+			v.session = nil
+		}
 	}
 	in := input(v.route, req, v.session, v.hash)
 	if v = v.judge(ctx, s.decisions, in); v.route.shadow != nil {
@@ -81,7 +85,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 // judge has the route's policy decide. Without a session it is asked only where the route says so.
 func (v verdict) judge(ctx context.Context, decisions *policy.Cache, in *policy.Input) verdict {
 	if in.User == nil && !v.route.Anonymous() {
-		return v.because(unauthenticated, nil)
+		return v.stranger()
 	}
 	v.decision = decisions.Decide(ctx, v.route.policy, in)
 	if v.cause = v.decision.Err; v.cause == nil {
@@ -96,10 +100,17 @@ func (v verdict) judge(ctx context.Context, decisions *policy.Cache, in *policy.
 	case v.decision.Allow:
 		return v.because(allowed, nil)
 	case in.User == nil && !v.decision.OwnDenial():
-		return v.because(unauthenticated, nil)
+		return v.stranger()
 	default:
 		return v.because(denied, nil)
 	}
+}
+
+func (v verdict) stranger() verdict {
+	if v.lacks != "" {
+		return v.because(unauthenticated, errors.New(v.lacks))
+	}
+	return v.because(unauthenticated, nil)
 }
 
 var (

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"doorward/authz/config"
 	"doorward/authz/policy"
+	"doorward/authz/session"
 )
 
 // keepRevisions bounds how many old revisions of one route are kept for Envoys that have not acknowledged their successor.
@@ -30,6 +32,7 @@ type route struct {
 	edge     *edge
 	digest   string // of the policy, shortened
 	faults   *gate
+	demand   session.Demand
 	shadow   *route // the same with the shadow policy in the policy's place; nil without one
 }
 
@@ -38,12 +41,14 @@ type edge struct {
 	header  string // of the identity JWT, lower case
 	prefix  string // of our own paths
 	proxied bool   // there are trusted proxies in front of Envoy
+
+	issuers map[string]string // of the providers, by their names; nil when there is none
 }
 
 // Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
 func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 	g := &Generation{routes: make(map[string]*route, len(c.Routes)), sets: map[string]headerSet{"": nil}}
-	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0}
+	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0, issuers: issuers(c.IDP)}
 	var errs []error
 	for _, r := range c.Routes {
 		made, err := newRoute(r, policies, shared)
@@ -75,6 +80,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		edge:     shared,
 		digest:   shortDigest(p),
 		faults:   new(gate),
+		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
 	if r.ShadowPolicy == "" {
 		return made, nil
@@ -87,6 +93,26 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 	shadow.digest = shortDigest(p)
 	made.shadow = &shadow
 	return made, nil
+}
+
+func issuers(idps config.IDPs) map[string]string {
+	if len(idps) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(idps))
+	for _, idp := range idps {
+		all[idp.Name] = idp.Issuer.String()
+	}
+	return all
+}
+
+// unmet says what a session lacks for the route; "" when it is good. A session of a provider that is no longer configured is good for
+// nothing.
+func (r *route) unmet(s *session.Session, now time.Time) string {
+	if r.edge.issuers != nil && r.edge.issuers[s.Provider] != s.Issuer {
+		return "the session's provider is no longer configured"
+	}
+	return r.demand.Unmet(s, now)
 }
 
 // Revision returns the current revision of a route, or "" for a name that there is not.

@@ -83,7 +83,7 @@ func (e *edge) identity(name string) bool {
 func (s *Server) denial(req *request, v verdict) denial {
 	switch v.outcome {
 	case unauthenticated:
-		return s.stranger(req, v.route)
+		return s.stranger(req, v)
 	case denied:
 		d := s.refusal(req, v)
 		if v.cause == nil {
@@ -99,25 +99,28 @@ func (s *Server) denial(req *request, v verdict) denial {
 	}
 }
 
-// stranger answers a request without a session on a route that asks for one.
-func (s *Server) stranger(req *request, r *route) denial {
-	const message = "sign in to use this"
+// stranger answers a request without a session on a route that asks for one, or with one that is not good enough for it.
+func (s *Server) stranger(req *request, v verdict) denial {
+	r, message := v.route, "sign in to use this"
+	if v.lacks != "" {
+		message = "sign in again to use this"
+	}
 	switch {
 	case r.Unauthenticated == config.Forbidden:
 		return s.fault(req, 403, "Forbidden", "This is not open to you without a session.", "Sign in first.")
 	case r.Unauthenticated != config.Unauthorized && req.navigation():
 		return denial{status: 302, header: map[string]string{
-			"location":        r.edge.prefix + "/sign_in?return=" + url.QueryEscape(req.comeBack()),
+			"location":        r.edge.prefix + "/sign_in?" + r.signIn(req.comeBack()),
 			"cache-control":   "no-store",
 			"referrer-policy": "no-referrer",
 		}}
 	case req.frame():
 		d := s.fault(req, 401, "Sign in", "You are not signed in.", "Open this address in a window of its own to sign in.")
-		d.header["www-authenticate"] = challenge(r)
+		d.header["www-authenticate"] = challenge(v)
 		return d
 	}
 	d := problem(req, 401, "unauthenticated", message)
-	d.header["www-authenticate"] = challenge(r)
+	d.header["www-authenticate"] = challenge(v)
 	return d
 }
 
@@ -132,8 +135,29 @@ func (r *request) comeBack() string {
 	return r.target
 }
 
-// challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it.
-func challenge(r *route) string { return fmt.Sprintf("Bearer realm=%q", r.host) }
+// signIn is the query of the sign-in page.
+func (r *route) signIn(back string) string {
+	q := url.Values{"return": {back}}
+	r.demand.AddTo(q)
+	return q.Encode()
+}
+
+// challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it. To a session that is not good enough it says
+// what the route asks for (RFC 9470, section 3).
+func challenge(v verdict) string {
+	text := fmt.Sprintf("Bearer realm=%q", v.route.host)
+	if v.lacks == "" {
+		return text
+	}
+	text += `, error="insufficient_user_authentication"`
+	if d := v.route.demand; d.MaxAge > 0 {
+		text += fmt.Sprintf(`, max_age="%d"`, int(d.MaxAge.Seconds()))
+	}
+	if d := v.route.demand; len(d.ACR) > 0 {
+		text += fmt.Sprintf(", acr_values=%q", strings.Join(d.ACR, " "))
+	}
+	return text
+}
 
 // refusal answers a person or program that the policy denies.
 func (s *Server) refusal(req *request, v verdict) denial {

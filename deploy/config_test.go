@@ -162,8 +162,8 @@ func TestKeycloakAndDoorwardAgree(t *testing.T) {
 	client := r.Clients[0]
 	public := text(s.Environment["KC_HOSTNAME"])
 	for _, row := range []struct{ what, got, want string }{
-		{"issuer", c.IDP.Issuer.String(), public + "/realms/" + r.Realm},
-		{"client", c.IDP.ClientID, client.ClientID},
+		{"issuer", c.IDP[0].Issuer.String(), public + "/realms/" + r.Realm},
+		{"client", c.IDP[0].ClientID, client.ClientID},
 		{"secret", "${DOORWARD_CLIENT_SECRET}", client.Secret},
 		{"PKCE", "S256", client.Attributes["pkce.code.challenge.method"]},
 	} {
@@ -181,22 +181,22 @@ func TestKeycloakAndDoorwardAgree(t *testing.T) {
 		t.Errorf("keycloak does not read the client's secret from the file that Doorward reads: %q", s.Command)
 	}
 	mapper := client.ProtocolMappers[0]
-	if mapper.ProtocolMapper != "oidc-group-membership-mapper" || mapper.Config["claim.name"] != c.IDP.GroupsClaim ||
+	if mapper.ProtocolMapper != "oidc-group-membership-mapper" || mapper.Config["claim.name"] != c.IDP[0].GroupsClaim ||
 		mapper.Config["full.path"] != "false" || mapper.Config["id.token.claim"] != "true" {
-		t.Errorf("groups are not in the claim %q of the ID token by their plain names: %+v", c.IDP.GroupsClaim, mapper)
+		t.Errorf("groups are not in the claim %q of the ID token by their plain names: %+v", c.IDP[0].GroupsClaim, mapper)
 	}
 }
 
 // The realm's pages are on a route; its administration and the master realm are on none.
 func TestKeycloakIsReachedNoFurtherThanNeeded(t *testing.T) {
 	c := doorward(t)
-	issuer, err := url.Parse(c.IDP.Issuer.String())
+	issuer, err := url.Parse(c.IDP[0].Issuer.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var prefixes []string
 	for _, r := range c.Routes {
-		if r.Host() != c.IDP.Issuer.Hostname() {
+		if r.Host() != c.IDP[0].Issuer.Hostname() {
 			continue
 		}
 		prefixes = append(prefixes, r.Prefix)

@@ -8,7 +8,7 @@ package config
 // Config is one loaded and validated configuration file with the routes of its directory. It is immutable and may be
 // read from several goroutines.
 type Config struct {
-	IDP       IDP      `yaml:"idp"`
+	IDP       IDPs     `yaml:"idp"` // one, or a list of them; the first one's subjects have no prefix
 	TLS       TLS      `yaml:"tls"`
 	Listen    Listen   `yaml:"listen"`
 	AuthURL   URL      `yaml:"auth_url"`   // sign-in host; required as soon as there are two hosts, else the only host
@@ -33,7 +33,8 @@ type Config struct {
 
 // IDP is an OpenID Connect provider and our registration with it.
 type IDP struct {
-	Name             string   `yaml:"name"` // prefix of `sub` for every provider but the first; "default" when not given
+	Name             string   `yaml:"name"`  // prefix of `sub` for every provider but the first; "default" when there is one and it is not given
+	Label            string   `yaml:"label"` // what people read who choose among several; the issuer's host when not given
 	Issuer           URL      `yaml:"issuer"`
 	ClientID         string   `yaml:"client_id"`
 	ClientSecret     Secret   `yaml:"client_secret"`
@@ -43,6 +44,22 @@ type IDP struct {
 	TrustEmail       bool     `yaml:"trust_email"`  // treat e-mail as verified when the provider sends no email_verified
 	CAFile           string   `yaml:"ca_file"`      // PEM; trusted for this provider beside the system's roots
 }
+
+// IDPs reads from one provider, or a list of them.
+type IDPs []IDP
+
+// Find returns the provider of that name; false when there is none.
+func (all IDPs) Find(name string) (IDP, bool) {
+	for _, idp := range all {
+		if idp.Name == name {
+			return idp, true
+		}
+	}
+	return IDP{}, false
+}
+
+// Names reads from one name, or a list of them.
+type Names []string
 
 // TLS says where the hosts' certificates come from. Hosts under .localhost get theirs from a local CA without asking.
 type TLS struct {
@@ -153,6 +170,9 @@ type Route struct {
 	ShadowPolicy        string          `yaml:"shadow_policy"` // evaluated beside policy on live traffic; what differs is logged and counted
 	AllowAnonymous      bool            `yaml:"allow_anonymous"`
 	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
+	IDP                 Names           `yaml:"idp"`                   // names of the providers whose users may come; none means all
+	MaxAge              Duration        `yaml:"max_age"`               // how long ago the provider may have asked for credentials; 0s means any time
+	ACRValues           Names           `yaml:"acr_values"`            // authentication classes of which the session must have one; none means any
 	PassIdentityHeaders *bool           `yaml:"pass_identity_headers"` // nil means true
 
 	PrefixRewrite            string `yaml:"prefix_rewrite"` // in the place of the matched prefix or path

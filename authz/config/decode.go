@@ -62,6 +62,16 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 			*into = make(Targets, 1)
 			return d.value(p, v.Index(0))
 		}
+	case *IDPs:
+		if target(p.node).Kind == yaml.MappingNode {
+			*into = make(IDPs, 1)
+			return d.value(p, v.Index(0))
+		}
+	case *Names:
+		if target(p.node).Kind == yaml.ScalarNode {
+			*into = make(Names, 1)
+			return d.value(p, v.Index(0))
+		}
 	case *Target:
 		if target(p.node).Kind == yaml.ScalarNode {
 			into.setDefaults()

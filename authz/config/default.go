@@ -4,7 +4,6 @@ import "time"
 
 // setDefaults gives every key its default before the file is read. The paths follow once the file's directory is known.
 func (c *Config) setDefaults() {
-	c.IDP = IDP{Name: "default", Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups"}
 	c.Listen = Listen{HTTPS: ":443", HTTP: ":80"}
 	c.Session = Session{Lifetime: Duration(14 * time.Hour)}
 	c.JWT = JWT{
@@ -24,6 +23,10 @@ func defaultDecisionLog() DecisionLog {
 func (r *Route) setDefaults() {
 	timeout, idle := Duration(30*time.Second), Duration(5*time.Minute)
 	r.Unauthenticated, r.Timeout, r.IdleTimeout = Login, &timeout, &idle
+}
+
+func (idp *IDP) setDefaults() {
+	idp.Scopes, idp.GroupsClaim = []string{"openid", "profile", "email"}, "groups"
 }
 
 func (t *Target) setDefaults()   { t.Weight = 1 }

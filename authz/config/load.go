@@ -26,7 +26,9 @@ func Load(path string) (*Config, error) {
 	l.paths(doc.place(), c)
 	l.own(doc.place(), c)
 	l.routesDir(doc.place(), c)
-	l.clientSecret(doc.place(), c)
+	for i := range c.IDP {
+		l.clientSecret(provider(doc.place(), i), &c.IDP[i])
+	}
 	if c.AuthURL.IsZero() && !doc.place().has("auth_url") {
 		c.AuthURL = onlyHost(c.Routes)
 	}
@@ -88,12 +90,18 @@ func (l *loader) paths(p place, c *Config) {
 	if c.DataDir == "" {
 		c.DataDir = "data"
 	}
-	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.IDP.ClientSecretFile, &c.IDP.CAFile, &c.JWT.SigningKeyFile)
+	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.JWT.SigningKeyFile)
 	if c.SocketDir == "" {
 		c.SocketDir = filepath.Join(c.DataDir, "run")
 	}
 	if c.DecisionLog.File() != "" {
 		resolve(dir, &c.DecisionLog.To)
+	}
+	for i := range c.IDP {
+		resolve(dir, &c.IDP[i].ClientSecretFile, &c.IDP[i].CAFile)
+	}
+	if len(c.IDP) > 0 && c.IDP[0].Name == "" {
+		c.IDP[0].Name = "default"
 	}
 	for i := range c.TLS.Certificates {
 		resolve(dir, &c.TLS.Certificates[i].CertFile, &c.TLS.Certificates[i].KeyFile)
@@ -149,13 +157,21 @@ func (l *loader) routesDir(p place, c *Config) {
 	}
 }
 
-// clientSecret reads the client's secret. One newline at its end, as editors leave it, is not part of it.
-func (l *loader) clientSecret(p place, c *Config) {
-	if c.IDP.ClientSecretFile == "" {
+// provider is where the provider of that index stands.
+func provider(root place, i int) place {
+	if p := root.key("idp"); target(p.node).Kind == yaml.SequenceNode {
+		return p.item(i)
+	}
+	return root.key("idp")
+}
+
+// clientSecret reads a client's secret. One newline at its end, as editors leave it, is not part of it.
+func (l *loader) clientSecret(p place, idp *IDP) {
+	if idp.ClientSecretFile == "" {
 		return
 	}
-	at := p.key("idp").key("client_secret_file")
-	data, err := l.files.file(c.IDP.ClientSecretFile)
+	at := p.key("client_secret_file")
+	data, err := l.files.file(idp.ClientSecretFile)
 	if err != nil {
 		l.add(at, "%s", err)
 		return
@@ -163,11 +179,11 @@ func (l *loader) clientSecret(p place, c *Config) {
 	data = bytes.TrimSuffix(bytes.TrimSuffix(data, []byte("\n")), []byte("\r"))
 	switch {
 	case len(data) == 0:
-		l.add(at, "%s is empty; write the secret into it", c.IDP.ClientSecretFile)
+		l.add(at, "%s is empty; write the secret into it", idp.ClientSecretFile)
 	case bytes.ContainsAny(data, "\r\n\x00"):
-		l.add(at, "%s has more than one line; it holds the secret and nothing else", c.IDP.ClientSecretFile)
-	case c.IDP.ClientSecret == "":
-		c.IDP.ClientSecret = Secret(data)
+		l.add(at, "%s has more than one line; it holds the secret and nothing else", idp.ClientSecretFile)
+	case idp.ClientSecret == "":
+		idp.ClientSecret = Secret(data)
 	default:
 		l.add(at, "client_secret is given too; remove one of the two")
 	}

@@ -42,10 +42,10 @@ func TestDefaults(t *testing.T) {
 	c := mustLoad(t, dir)
 	timeout, idle := Duration(30*time.Second), Duration(5*time.Minute)
 	want := &Config{
-		IDP: IDP{
+		IDP: IDPs{{
 			Name: "default", Issuer: mustURL(t, "https://keycloak.example.com/realms/main"), ClientID: "doorward", ClientSecret: "hush",
 			ClientSecretFile: filepath.Join(dir, "secrets/oidc"), Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups",
-		},
+		}},
 		Listen:    Listen{HTTPS: ":443", HTTP: ":80"},
 		AuthURL:   mustURL(t, "https://grafana.localhost"),
 		DataDir:   filepath.Join(dir, "data"),
@@ -169,8 +169,8 @@ func TestEverything(t *testing.T) {
 	c := mustLoad(t, dir)
 	in := func(name string) string { return filepath.Join(dir, name) }
 	for _, row := range []struct{ what, got, want any }{
-		{"client_id", c.IDP.ClientID, "12345"},
-		{"issuer", c.IDP.Issuer.String(), "http://idp.localhost:9000/"},
+		{"client_id", c.IDP[0].ClientID, "12345"},
+		{"issuer", c.IDP[0].Issuer.String(), "http://idp.localhost:9000/"},
 		{"listen", c.Listen, Listen{"127.0.0.1:8443", "", "[::1]:8080", "127.0.0.1:9464"}},
 		{"auth_url", c.AuthURL.Origin(), "https://auth.localhost:8443"},
 		{"socket_dir", c.SocketDir, in("run")},

@@ -117,6 +117,14 @@ func join(field, key string) string {
 	return field + "." + key
 }
 
+// orItem is the element of a list, or the value itself where it stands in place of a list of one.
+func (p place) orItem(i int) place {
+	if !p.absent && target(p.node).Kind == yaml.SequenceNode {
+		return p.item(i)
+	}
+	return p
+}
+
 // has says whether a mapping has a key, be its value good or bad.
 func (p place) has(name string) bool {
 	q := p.key(name)

@@ -24,8 +24,8 @@ func mustURL(t testing.TB, s string) URL {
 // No way of printing a secret, alone or in what holds it, shows it.
 func TestSecretsAreRedacted(t *testing.T) {
 	const hush = "hush-hush"
-	c := Config{IDP: IDP{ClientID: "doorward", ClientSecret: hush}}
-	s := c.IDP.ClientSecret
+	c := Config{IDP: IDPs{{ClientID: "doorward", ClientSecret: hush}}}
+	s := c.IDP[0].ClientSecret
 	printed := map[string]string{"String": s.String()}
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q", "%x", "%X", "%d", "%10s"} {
 		printed["fmt "+verb] = fmt.Sprintf(verb, s)

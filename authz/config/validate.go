@@ -35,7 +35,7 @@ type checker struct {
 // all runs every check. None relies on another one having passed.
 func (c *checker) all() {
 	c.pools, c.pairs = make(map[string]error), make(map[Certificate]keyPair)
-	c.idp(c.root.key("idp"))
+	c.idps(c.root.key("idp"))
 	c.listen(c.root.key("listen"))
 	c.directories()
 	c.lifetimes()

@@ -33,6 +33,7 @@ func (c *checker) route(p place, r *Route) {
 	c.action(p, r)
 	c.match(p, r)
 	c.access(p, r)
+	c.demands(p, r)
 	c.rewrite(p, r)
 	c.targets(p, r)
 	c.upstreamHost(p, r)

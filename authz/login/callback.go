@@ -27,18 +27,27 @@ func (h *Handler) callback(v *visit) {
 	if h.refused(v, &a) {
 		return
 	}
-	m, err := h.providers.get(v.r.Context(), v.IDP)
-	if err != nil {
-		h.providerDown(v, err, &a)
+	idp, ok := v.IDPs.Find(a.Provider)
+	if !ok || idp.Issuer.String() != a.Issuer {
+		h.broken(v, fmt.Errorf("the sign-in began with the provider %s, which is no longer configured", a.Issuer), &a)
 		return
 	}
-	if err := checkAnswer(v, m, a); err != nil {
+	m, err := h.providers.get(v.r.Context(), idp)
+	if err != nil {
+		h.providerDown(v, idp, err, &a)
+		return
+	}
+	if err := checkAnswer(v, m); err != nil {
 		h.broken(v, err, &a)
 		return
 	}
-	s, err := h.identify(v.r.Context(), v, m, a, v.query("code"))
+	s, err := h.identify(v.r.Context(), v, idp, m, a, v.query("code"))
 	if err != nil {
 		h.broken(v, err, &a)
+		return
+	}
+	if lacks := a.Demand.Unmet(&s, h.Now()); lacks != "" {
+		h.insufficient(v, lacks, &a)
 		return
 	}
 	s.Started = started
@@ -103,16 +112,22 @@ func (h *Handler) refused(v *visit, a *attempt) bool {
 }
 
 // checkAnswer holds the answer against the provider that was asked, so that no other can give it (RFC 9207, section 2.4).
-func checkAnswer(v *visit, m *metadata, a attempt) error {
+func checkAnswer(v *visit, m *metadata) error {
 	switch {
-	case a.Issuer != m.issuer:
-		return fmt.Errorf("the sign-in began with the provider %s, which is no longer configured", a.Issuer)
 	case m.sendsIss && !v.r.URL.Query().Has("iss"):
 		return fmt.Errorf("the answer lacks the parameter iss, which %s announces to send", m.issuer)
 	case v.query("code") == "":
 		return errors.New("the answer has no code, or several")
 	}
 	return nil
+}
+
+// insufficient says that the provider signed the person in, but not in the way that the route asks for. Going on would go in a circle.
+func (h *Handler) insufficient(v *visit, lacks string, a *attempt) {
+	h.fail(v, errors.New(lacks), web.Error{Status: http.StatusForbidden, Title: "A stronger sign-in is needed",
+		Message:  "The sign-in service did not confirm what this address asks for: a recent sign-in, or another way to sign in, as with a second factor.",
+		Remedy:   "Try again. If it goes on, give the request id below to whoever runs this site.",
+		RetryURL: v.again(a)})
 }
 
 // broken is an answer that does not hold what it should.

@@ -86,7 +86,7 @@ func TestIssuerMixUp(t *testing.T) {
 	f, other := newFake(t), newFake(t)
 	b = f.browser()
 	callback := b.until(auth+"/", auth+prefix+"/callback")
-	f.change(func(s *Settings) { s.IDP.Issuer = f.url(other.issuer) })
+	f.change(func(s *Settings) { s.IDPs[0].Issuer = f.url(other.issuer) })
 	b.shows("the provider was changed meanwhile", b.step(callback), 502, title)
 	if !f.logged(`cause="the sign-in began with the provider ` + f.issuer + `, which is no longer configured"`) {
 		t.Errorf("log: %s", f.log.String())

@@ -27,7 +27,7 @@ func newSettings(t testing.TB) Settings {
 		return parsed
 	}
 	return Settings{
-		Prefix: prefix, AuthURL: u(auth), Lifetime: time.Hour, IDP: config.IDP{Issuer: u("http://127.0.0.1:1"), ClientID: "doorward"},
+		Prefix: prefix, AuthURL: u(auth), Lifetime: time.Hour, IDPs: config.IDPs{{Issuer: u("http://127.0.0.1:1"), ClientID: "doorward"}},
 		Hosts: map[string]config.URL{authHost: u(auth), "grafana.example.com": u(grafana), "wiki.example.com": u(wiki)},
 	}
 }

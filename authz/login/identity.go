@@ -31,10 +31,10 @@ func protocolClaims() []string {
 // identify exchanges a code and returns the session that it gives a right to, not yet stored. Everything that OpenID Connect Core 1.0,
 // section 3.1.3.7, asks for is checked: signature by a key of the provider, algorithm among those that it announced and never none or
 // HMAC, issuer, audience, authorized party, expiry, nonce, and the access token's hash when there is one.
-func (h *Handler) identify(ctx context.Context, v *visit, m *metadata, a attempt, code string) (session.Session, error) {
+func (h *Handler) identify(ctx context.Context, v *visit, idp config.IDP, m *metadata, a attempt, code string) (session.Session, error) {
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, m.client), 2*providerTimeout)
 	defer cancel()
-	token, err := m.oauth(v).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
+	token, err := m.oauth(v, idp).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
 	if err != nil {
 		return session.Session{}, fmt.Errorf("exchange the code: %w", tokenError(err))
 	}
@@ -42,7 +42,7 @@ func (h *Handler) identify(ctx context.Context, v *visit, m *metadata, a attempt
 	if !ok {
 		return session.Session{}, errors.New("the token endpoint sent no ID token: is the scope openid allowed for this client?")
 	}
-	id, err := m.oidc.Verifier(&oidc.Config{ClientID: v.IDP.ClientID, Now: h.Now}).Verify(ctx, raw)
+	id, err := m.oidc.Verifier(&oidc.Config{ClientID: idp.ClientID, Now: h.Now}).Verify(ctx, raw)
 	if err != nil {
 		return session.Session{}, fmt.Errorf("verify the ID token: %w", err)
 	}
@@ -50,16 +50,16 @@ func (h *Handler) identify(ctx context.Context, v *visit, m *metadata, a attempt
 	if err != nil {
 		return session.Session{}, fmt.Errorf("read the ID token: %w", err)
 	}
-	if err := checkToken(id, claims, v.IDP.ClientID, a.Nonce, token.AccessToken); err != nil {
+	if err := checkToken(id, claims, idp.ClientID, a.Nonce, token.AccessToken); err != nil {
 		return session.Session{}, err
 	}
-	if err := m.addUserinfo(ctx, v.IDP, token, id.Subject, claims); err != nil {
+	if err := m.addUserinfo(ctx, idp, token, id.Subject, claims); err != nil {
 		return session.Session{}, err
 	}
-	if names, ok := claims["_claim_names"].(map[string]any); ok && names[groupsClaim(v.IDP)] != nil {
-		h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", id.Subject, "provider", v.IDP.Name)
+	if names, ok := claims["_claim_names"].(map[string]any); ok && names[groupsClaim(idp)] != nil {
+		h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", id.Subject, "provider", idp.Name)
 	}
-	s := h.newSession(v, claims)
+	s := h.newSession(v, idp, claims)
 	s.Tokens = session.Tokens{ID: raw, Access: token.AccessToken, Refresh: token.RefreshToken, Expiry: token.Expiry}
 	return s, nil
 }
@@ -143,21 +143,22 @@ func merge(claims, more map[string]any) {
 	}
 }
 
-// newSession reads the claims. The subject becomes the user's id as it is: there is one provider.
-func (h *Handler) newSession(v *visit, claims map[string]any) session.Session {
+// newSession reads the claims. The subject becomes the user's id: as it is for the first provider, behind the provider's name for every other, since
+// two providers may use one subject for two people.
+func (h *Handler) newSession(v *visit, idp config.IDP, claims map[string]any) session.Session {
 	text := func(name string) string {
 		s, _ := claims[name].(string)
 		return s
 	}
 	s := session.Session{
-		Provider: v.IDP.Name, Issuer: v.IDP.Issuer.String(), Subject: text("sub"), SID: text("sid"),
+		Provider: idp.Name, Issuer: idp.Issuer.String(), Subject: text("sub"), SID: text("sid"),
 		Expires: h.Now().Add(v.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
 	}
 	s.User = session.User{
-		ID: s.Subject, Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(v.IDP)]), Claims: maps.Clone(claims),
+		ID: v.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(idp)]), Claims: maps.Clone(claims),
 	}
 	verified, said := claims["email_verified"]
-	s.User.EmailVerified = s.User.Email != "" && (verified == true || verified == "true" || !said && v.IDP.TrustEmail)
+	s.User.EmailVerified = s.User.Email != "" && (verified == true || verified == "true" || !said && idp.TrustEmail)
 	if s.User.Name == "" {
 		s.User.Name = text("preferred_username")
 	}
@@ -165,6 +166,13 @@ func (h *Handler) newSession(v *visit, claims map[string]any) session.Session {
 		delete(s.User.Claims, name)
 	}
 	return s
+}
+
+func (v *visit) userID(idp config.IDP, subject string) string {
+	if idp.Name == v.IDPs[0].Name {
+		return subject
+	}
+	return idp.Name + ":" + subject
 }
 
 func groupsClaim(idp config.IDP) string {

@@ -56,7 +56,7 @@ func TestIdentity(t *testing.T) {
 			f := newFake(t)
 			f.claims, f.userinfo = c.claims, c.userinfo
 			if c.idp != nil {
-				f.change(func(s *Settings) { c.idp(&s.IDP) })
+				f.change(func(s *Settings) { c.idp(&s.IDPs[0]) })
 			}
 			b := f.browser()
 			page := b.get(auth + "/")
@@ -139,7 +139,7 @@ func TestRegistration(t *testing.T) {
 			t.Errorf("%s is %q, want %d characters", name, got, length)
 		}
 	}
-	f.change(func(s *Settings) { s.IDP.Scopes = []string{"email", "groups"} })
+	f.change(func(s *Settings) { s.IDPs[0].Scopes = []string{"email", "groups"} })
 	u, _ = url.Parse(b.step(auth + prefix + "/sign_in").next(t))
 	if got, want := u.Query().Get("scope"), "openid email groups"; got != want {
 		t.Errorf("scope is %q, want %q", got, want)
@@ -158,7 +158,7 @@ func TestClientAuthentication(t *testing.T) {
 		"a public client":   {[]string{"client_secret_basic", "none"}, "", "basic  , form doorward "},
 	} {
 		f := newFake(t)
-		f.change(func(s *Settings) { s.IDP.ClientSecret = c.secret })
+		f.change(func(s *Settings) { s.IDPs[0].ClientSecret = c.secret })
 		if c.methods != nil {
 			f.document = map[string]any{"token_endpoint_auth_methods_supported": c.methods}
 		}

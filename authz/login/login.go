@@ -33,7 +33,7 @@ const headerSNI = "X-Doorward-Sni"
 type Settings struct {
 	Prefix   string                // of all our paths, "/.pomerium"
 	AuthURL  config.URL            // the host that signs in with the provider
-	IDP      config.IDP            // with the secret itself, also when it stands in a file
+	IDPs     config.IDPs           // with the secrets themselves, also when they stand in files; the first one's subjects have no prefix
 	Lifetime time.Duration         // of a session
 	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
 	AuthOnly bool                  // AuthURL's host has no route, so there is nothing at its "/" but the user page

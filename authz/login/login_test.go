@@ -129,7 +129,7 @@ func (w *world) serve() {
 	sessions := w.must(session.New(session.Config{Store: db, Sealer: sealer, Now: now})).(*session.Sessions)
 	settings := &Settings{
 		Prefix: prefix, AuthURL: w.url(auth), Lifetime: 14 * time.Hour,
-		IDP:   config.IDP{Name: "default", Issuer: w.url(w.issuer), ClientID: "doorward", ClientSecret: "s3cret"},
+		IDPs:  config.IDPs{{Name: "default", Issuer: w.url(w.issuer), ClientID: "doorward", ClientSecret: "s3cret"}},
 		Hosts: map[string]config.URL{authHost: w.url(auth), "grafana.example.com": w.url(grafana), "wiki.example.com": w.url(wiki)},
 	}
 	w.settings.Store(settings)
@@ -146,7 +146,7 @@ func (w *world) url(s string) config.URL { return w.must(config.ParseURL(s)).(co
 // change replaces the settings.
 func (w *world) change(f func(*Settings)) {
 	s := *w.settings.Load()
-	s.Hosts = maps.Clone(s.Hosts)
+	s.Hosts, s.IDPs = maps.Clone(s.Hosts), slices.Clone(s.IDPs)
 	f(&s)
 	w.settings.Store(&s)
 }

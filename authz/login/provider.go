@@ -173,15 +173,15 @@ func authStyle(methods []string) oauth2.AuthStyle {
 }
 
 // oauth is our registration with the provider.
-func (m *metadata) oauth(v *visit) *oauth2.Config {
+func (m *metadata) oauth(v *visit, idp config.IDP) *oauth2.Config {
 	endpoint := m.oidc.Endpoint()
 	endpoint.AuthStyle = m.authStyle
-	if v.IDP.ClientSecret == "" {
+	if idp.ClientSecret == "" {
 		endpoint.AuthStyle = oauth2.AuthStyleInParams // a public client only names itself (RFC 6749, section 3.2.1)
 	}
 	return &oauth2.Config{
-		ClientID: v.IDP.ClientID, ClientSecret: string(v.IDP.ClientSecret), Endpoint: endpoint,
-		RedirectURL: v.atAuth("/callback"), Scopes: scopes(v.IDP.Scopes),
+		ClientID: idp.ClientID, ClientSecret: string(idp.ClientSecret), Endpoint: endpoint,
+		RedirectURL: v.atAuth("/callback"), Scopes: scopes(idp.Scopes),
 	}
 }
 

@@ -71,7 +71,7 @@ func TestProviderRecovers(t *testing.T) {
 
 func TestProviderIsAnother(t *testing.T) {
 	w := newWorld(t)
-	w.change(func(s *Settings) { s.IDP.Issuer = w.url(w.issuer + "/") })
+	w.change(func(s *Settings) { s.IDPs[0].Issuer = w.url(w.issuer + "/") })
 	b := w.browser()
 	b.shows("an issuer that differs by a slash", b.step(auth+prefix+"/sign_in"), 503, "Sign-in is not available")
 	if !w.logged("discovery of " + w.issuer + "/: oidc: issuer URL provided to client") {
@@ -121,7 +121,7 @@ func TestDiscoveryIsShared(t *testing.T) {
 		<-release
 		answers.ServeHTTP(w, r)
 	})
-	idp := f.settings.Load().IDP
+	idp := f.settings.Load().IDPs[0]
 	gone, leave := context.WithCancel(t.Context())
 	errs := make(chan error, 9)
 	ask := func(ctx context.Context) {

@@ -100,12 +100,13 @@ func (h *Handler) revoke(v *visit, s *session.Session) error {
 // endSessionURL is the provider's sign-out (OpenID Connect RP-Initiated Logout 1.0, section 2), or "" when it has none, is not known
 // well enough at the moment, or is no longer the one that is configured: then the sign-out is ours alone.
 func (h *Handler) endSessionURL(v *visit, s *session.Session, to string) string {
-	if s.Issuer != v.IDP.Issuer.String() {
+	idp, ok := v.IDPs.Find(s.Provider)
+	if !ok || s.Issuer != idp.Issuer.String() {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(v.r.Context(), leaveWait)
 	defer cancel()
-	m, err := h.providers.get(ctx, v.IDP)
+	m, err := h.providers.get(ctx, idp)
 	if err != nil {
 		h.Log.Warn("the provider's own session is not ended", "session", session.HashID(s.ID), "cause", bounded(err.Error(), 500))
 		return ""
@@ -119,7 +120,7 @@ func (h *Handler) endSessionURL(v *visit, s *session.Session, to string) string 
 		after = leave{URL: to, Go: true}
 	}
 	q := u.Query()
-	q.Set("client_id", v.IDP.ClientID)
+	q.Set("client_id", idp.ClientID)
 	q.Set("post_logout_redirect_uri", v.atAuth("/signed_out"))
 	q.Set("state", h.seal(purposeLeave, after))
 	if full, err := h.Sessions.Load(ctx, s.ID); err != nil {

@@ -94,7 +94,7 @@ func TestSignOutWithoutProvider(t *testing.T) {
 	b = w.browser()
 	w.offset.Add(1e9)
 	b.signIn(grafana+"/", "alice")
-	w.change(func(s *Settings) { s.IDP.Issuer = w.url("https://elsewhere.example") })
+	w.change(func(s *Settings) { s.IDPs[0].Issuer = w.url("https://elsewhere.example") })
 	b.shows("another provider configured", b.get(grafana+prefix+"/sign_out"), 200, "You are signed out")
 	if b.session(auth) != nil {
 		t.Error("still signed in")
@@ -233,7 +233,7 @@ func TestSignOutAfterProviderChange(t *testing.T) {
 	f, other := newFake(t), newFake(t)
 	b := f.browser()
 	b.get(auth + "/")
-	f.change(func(s *Settings) { s.IDP.Issuer = f.url(other.issuer) })
+	f.change(func(s *Settings) { s.IDPs[0].Issuer = f.url(other.issuer) })
 	if got := b.step(auth + prefix + "/sign_out").next(t); got != auth+prefix+"/signed_out" {
 		t.Errorf("signs out at %s", got)
 	}

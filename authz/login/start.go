@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"doorward/authz/config"
+	"doorward/authz/session"
 	"doorward/authz/web"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -26,10 +28,14 @@ func (h *Handler) signIn(v *visit) {
 		return
 	}
 	to := returnURL(v.query("return"), v.Prefix)
+	want := session.DemandOf(v.r.URL.Query())
 	s, err := h.current(v)
 	if err != nil {
 		h.unavailable(v, err)
 		return
+	}
+	if s != nil && want.Unmet(s, h.Now()) != "" {
+		s = nil // it goes on until a better one takes its place
 	}
 	arrivals := h.round(v, to).Count
 	switch {
@@ -38,11 +44,11 @@ func (h *Handler) signIn(v *visit) {
 	case s != nil:
 		h.land(v, to)
 	case scripts(v.r) && !v.r.URL.Query().Has("continue"):
-		h.keepFragment(v, to)
+		h.keepFragment(v, to, want)
 	case v.atAuthHost():
-		h.start(v, attempt{Return: to})
+		h.choose(v, attempt{Return: to, Demand: want})
 	default:
-		h.ask(v, to)
+		h.ask(v, to, want)
 	}
 }
 
@@ -64,11 +70,16 @@ func prefetch(r *http.Request) bool {
 func scripts(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Mode") != "" }
 
 // keepFragment shows the page whose script keeps what a redirect would lose, and comes back with the parameter "continue".
-func (h *Handler) keepFragment(v *visit, to string) {
+func (h *Handler) keepFragment(v *visit, to string, want session.Demand) {
+	next := func(to string) string {
+		q := url.Values{"continue": {"1"}, "return": {to}}
+		want.AddTo(q)
+		return v.Prefix + "/sign_in?" + q.Encode()
+	}
 	v.show(h.Pages.SignIn(web.SignIn{
 		Host: v.host, Return: to, Limit: maxReturn,
-		ContinueURL: v.Prefix + "/sign_in?continue=1&return=" + url.QueryEscape(to),
-		KeepURL:     v.Prefix + "/sign_in?continue=1&return=" + url.QueryEscape(v.Prefix+"/return?attempt="),
+		ContinueURL: next(to),
+		KeepURL:     next(v.Prefix + "/return?attempt="),
 	}))
 }
 
@@ -77,16 +88,17 @@ func (h *Handler) restore(v *visit) {
 	v.show(h.Pages.Return(web.Return{Host: v.host, HomeURL: v.back("/")}))
 }
 
-// start sends the browser to the provider.
-func (h *Handler) start(v *visit, a attempt) {
-	p, err := h.providers.get(v.r.Context(), v.IDP)
+// start sends the browser to a provider.
+func (h *Handler) start(v *visit, idp config.IDP, a attempt) {
+	p, err := h.providers.get(v.r.Context(), idp)
 	if err != nil {
-		h.providerDown(v, err, &a)
+		h.providerDown(v, idp, err, &a)
 		return
 	}
 	id := newID()
 	state := id + "." + randomText()
-	a.State, a.Issuer, a.Verifier, a.Nonce = hash([]byte(state)), v.IDP.Issuer.String(), oauth2.GenerateVerifier(), randomText()
+	a.State, a.Verifier, a.Nonce = hash([]byte(state)), oauth2.GenerateVerifier(), randomText()
+	a.Provider, a.Issuer = idp.Name, idp.Issuer.String()
 	err = h.keep(v, stateCookie, purposeState, id, a)
 	if err != nil && a.Return != "" {
 		a.Return = "/" // it was too long
@@ -97,11 +109,12 @@ func (h *Handler) start(v *visit, a attempt) {
 			Message: "The state of the sign-in does not fit into a cookie.", Remedy: "Tell whoever runs this site."})
 		return
 	}
-	v.redirect(p.oauth(v).AuthCodeURL(state, oidc.Nonce(a.Nonce), oauth2.S256ChallengeOption(a.Verifier)))
+	options := append(a.parameters(), oidc.Nonce(a.Nonce), oauth2.S256ChallengeOption(a.Verifier))
+	v.redirect(p.oauth(v, idp).AuthCodeURL(state, options...))
 }
 
 // ask sends the browser to the auth host with a sealed request for a hand-off.
-func (h *Handler) ask(v *visit, to string) {
+func (h *Handler) ask(v *visit, to string, want session.Demand) {
 	id, nonce := newID(), random(16)
 	f := flow{Host: v.host, Nonce: nonce, Return: to}
 	err := h.keep(v, flowCookie, purposeFlow, id, f)
@@ -113,7 +126,7 @@ func (h *Handler) ask(v *visit, to string) {
 		h.unavailable(v, err)
 		return
 	}
-	v.redirect(v.atAuth("/sign_in?request=" + h.seal(purposeRequest, request{Host: v.host, Nonce: hash(nonce), Flow: id})))
+	v.redirect(v.atAuth("/sign_in?request=" + h.seal(purposeRequest, request{Host: v.host, Nonce: hash(nonce), Flow: id, Demand: want})))
 }
 
 // handOff is asked for by another host: with a session the auth host answers with a code, without one it signs in first.
@@ -135,18 +148,18 @@ func (h *Handler) handOff(v *visit) {
 	switch {
 	case err != nil:
 		h.unavailable(v, err)
-	case s == nil:
-		h.start(v, attempt{Handoff: &ask})
+	case s == nil, ask.Demand.Unmet(s, h.Now()) != "":
+		h.choose(v, attempt{Handoff: &ask, Demand: ask.Demand})
 	default:
 		h.give(v, s.ID, ask)
 	}
 }
 
 // providerDown says that nobody can sign in now. Who is signed in stays so.
-func (h *Handler) providerDown(v *visit, cause error, a *attempt) {
+func (h *Handler) providerDown(v *visit, idp config.IDP, cause error, a *attempt) {
 	h.fail(v, cause, web.Error{
 		Status: http.StatusServiceUnavailable, Title: "Sign-in is not available",
-		Message:  "The sign-in service at " + v.IDP.Issuer.Hostname() + " does not answer as it should at the moment.",
+		Message:  "The sign-in service at " + idp.Issuer.Hostname() + " does not answer as it should at the moment.",
 		Remedy:   "Where you are signed in, you stay signed in. Try again in a minute; if it goes on, tell whoever runs this site.",
 		RetryURL: v.again(a),
 	})

@@ -45,12 +45,14 @@ const (
 
 // attempt is one sign-in with the provider. Exactly one of Return and Handoff is set.
 type attempt struct {
-	State    []byte   `json:"s"`           // SHA-256 of the state parameter
-	Issuer   string   `json:"i"`           // the provider that was asked
-	Verifier string   `json:"v"`           // PKCE
-	Nonce    string   `json:"n"`           //
-	Return   string   `json:"r,omitempty"` // path and query on the auth host
-	Handoff  *request `json:"h,omitempty"`
+	State    []byte         `json:"s"`           // SHA-256 of the state parameter
+	Provider string         `json:"p"`           // the provider that was asked, by its name
+	Issuer   string         `json:"i"`           // and by its issuer
+	Verifier string         `json:"v"`           // PKCE
+	Nonce    string         `json:"n"`           //
+	Return   string         `json:"r,omitempty"` // path and query on the auth host
+	Handoff  *request       `json:"h,omitempty"`
+	Demand   session.Demand `json:"d,omitzero"` // what the session has to meet
 }
 
 // flow is one hand-off, as the host remembers it that gets the session.
@@ -62,9 +64,10 @@ type flow struct {
 
 // request asks the auth host for a hand-off.
 type request struct {
-	Host  string `json:"h"`
-	Nonce []byte `json:"n"` // SHA-256 of the flow's
-	Flow  string `json:"f"` // id of the flow
+	Host   string         `json:"h"`
+	Nonce  []byte         `json:"n"` // SHA-256 of the flow's
+	Flow   string         `json:"f"` // id of the flow
+	Demand session.Demand `json:"d,omitzero"`
 }
 
 // envelope is what is sealed: when, and what.

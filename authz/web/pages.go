@@ -40,7 +40,7 @@ func New() (*Pages, error) {
 	}
 	p := &Pages{layout: make(map[string]layout)}
 	for name, script := range map[string]string{
-		"denied": "", "user": "", "signed_out": "", "sign_out": "", "error": "", "continue": "",
+		"denied": "", "user": "", "signed_out": "", "sign_out": "", "choose": "", "error": "", "continue": "",
 		"sign_in": "sign_in.js", "return": "return.js",
 	} {
 		if p.layout[name], err = parse(name, style, script); err != nil {
@@ -118,6 +118,9 @@ func (p *Pages) SignIn(s SignIn) Page { return p.render("sign_in", http.StatusOK
 
 // Return renders the page that restores what SignIn kept.
 func (p *Pages) Return(r Return) Page { return p.render("return", http.StatusOK, r) }
+
+// Choose renders the choice among providers.
+func (p *Pages) Choose(c Choose) Page { return p.render("choose", http.StatusOK, c) }
 
 // Error renders an error with its own status.
 func (p *Pages) Error(e Error) Page { return p.render("error", e.Status, e) }

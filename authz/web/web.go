@@ -77,6 +77,18 @@ type Return struct {
 	HomeURL string
 }
 
+// Choose lets a person choose among providers to sign in with.
+type Choose struct {
+	Host      string
+	Providers []Provider
+}
+
+// Provider is one choice.
+type Provider struct {
+	Label string
+	URL   string
+}
+
 // Error is any page that says something went wrong: what, and what to do about it.
 type Error struct {
 	Host      string // "" when it is not known

@@ -39,6 +39,7 @@ func all(p *Pages, s func(field string) string) map[string]Page {
 		"user":       p.User(User{s("host"), person, s("subject"), s("session"), created, created, s("url")}),
 		"signed_out": p.SignedOut(SignedOut{s("host"), s("url")}),
 		"sign_out":   p.SignOut(SignOut{s("host"), s("url")}),
+		"choose":     p.Choose(Choose{s("host"), []Provider{{s("label"), s("url")}}}),
 		"continue":   p.Continue(Continue{s("host"), s("title"), s("message"), s("url")}),
 		"sign_in":    p.SignIn(SignIn{s("host"), s("return"), 800, s("url"), s("keep")}),
 		"return":     p.Return(Return{s("host"), s("url")}),
@@ -125,6 +126,13 @@ grafana.example.com
 Sign out?
 A link asks to end your session. It ends here and on every other host that you use with it.
 Sign out`},
+		"choose": {p.Choose(Choose{host, []Provider{{"Example Inc.", "/.pomerium/sign_in?provider=main"}, {"Partners", "/.pomerium/sign_in?provider=partners"}}}), 200, `
+Sign in – grafana.example.com
+grafana.example.com
+Sign in
+With which account do you want to sign in?
+Example Inc.
+Partners`},
 		"error": {p.Error(Error{host, 503, "Sign-in is not available", "It does not answer.", "Try again in a minute.", decision, "/retry"}), 503, `
 Sign-in is not available – grafana.example.com
 grafana.example.com

@@ -200,7 +200,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
 		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
-		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDP: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
+		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
 	}
 	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
 		return change, nil
