@@ -90,7 +90,9 @@ type Edge struct {
 
 // Session bounds how long a sign-in is good for.
 type Session struct {
-	Lifetime Duration `yaml:"lifetime"` // absolute, from the sign-in; 14h by default
+	Lifetime        Duration `yaml:"lifetime"`         // absolute, from the sign-in; 14h by default
+	IdleTimeout     Duration `yaml:"idle_timeout"`     // how long it may be unused; 0s, the default, for any time
+	RefreshInterval Duration `yaml:"refresh_interval"` // how often the provider is asked for tokens and claims anew; 10m by default, 0s for never
 }
 
 // JWT says how the identity assertion is named and signed.

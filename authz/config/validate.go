@@ -143,6 +143,12 @@ func (c *checker) lifetimes() {
 	if c.c.Session.Lifetime <= 0 {
 		c.add(session.key("lifetime"), "must be more than 0s")
 	}
+	if d := time.Duration(c.c.Session.IdleTimeout); d != 0 && d < time.Minute {
+		c.add(session.key("idle_timeout"), "%s must be at least 1m0s, or 0s for no limit: when a session was last used is known to a twentieth of it", d)
+	}
+	if d := time.Duration(c.c.Session.RefreshInterval); d != 0 && d < time.Second {
+		c.add(session.key("refresh_interval"), "%s must be at least 1s, or 0s for no refresh", d)
+	}
 	if l := time.Duration(c.c.JWT.Lifetime); l <= 0 || l > maxTokenLifetime {
 		c.add(jwt.key("lifetime"), "%s must be more than 0s and at most %s; tokens are renewed without the user", l, maxTokenLifetime)
 	}

@@ -41,7 +41,7 @@ func (h *Handler) callback(v *visit) {
 		h.broken(v, err, &a)
 		return
 	}
-	s, err := h.identify(v.r.Context(), v, idp, m, a, v.query("code"))
+	s, err := h.identify(v.r.Context(), &v.Settings, idp, m, a, v.query("code"))
 	if err != nil {
 		h.broken(v, err, &a)
 		return
@@ -146,7 +146,7 @@ func (h *Handler) admit(v *visit, a *attempt, s session.Session) {
 		h.unavailable(v, err)
 		return
 	}
-	admitted, err := h.create(ctx, s, before)
+	admitted, err := h.create(ctx, v, s, before)
 	if errors.Is(err, session.ErrRevoked) {
 		h.fail(v, err, web.Error{Status: http.StatusForbidden, Title: "You were signed out",
 			Message: "The sign-in service ended your session while you were signing in.", RetryURL: v.again(a)})
@@ -164,10 +164,7 @@ func (h *Handler) admit(v *visit, a *attempt, s session.Session) {
 		return
 	}
 	if before != nil && before.ID != admitted.ID {
-		// Somebody else, or another session of the provider's: this browser's other hosts must not go on with the old one.
-		if err := h.Sessions.Revoke(ctx, before.ID); err != nil {
-			h.Log.Error("the session that a new sign-in replaces could not be ended", "session", session.HashID(before.ID), "cause", err)
-		}
+		h.replace(ctx, before, admitted)
 	}
 	if a.Handoff != nil {
 		h.give(v, admitted.ID, *a.Handoff)
@@ -177,10 +174,41 @@ func (h *Handler) admit(v *visit, a *attempt, s session.Session) {
 }
 
 // create stores a new session, unless another tab of this browser has completed the same sign-in since this one began: ending that
-// one's session would take away cookies that other hosts were given a moment ago, and keeping both would leave one behind at sign-out.
-func (h *Handler) create(ctx context.Context, s session.Session, before *session.Session) (*session.Session, error) {
-	if before != nil && before.Issuer == s.Issuer && before.Subject == s.Subject && before.SID == s.SID && !before.Created.Before(s.Started) {
+// one's session would take away cookies that other hosts were given a moment ago, and keeping both would leave one behind at sign-out. A sign-in
+// again for a route that asks for a recent one is a new session too: whoever had the old cookie does not have what the person has now proved.
+func (h *Handler) create(ctx context.Context, v *visit, s session.Session, before *session.Session) (*session.Session, error) {
+	if before != nil && before.Issuer == s.Issuer && before.Subject == s.Subject && before.SID == s.SID && before.Provider == s.Provider &&
+		before.AuthTime.Equal(s.AuthTime) && before.ACR == s.ACR && !before.Created.Before(s.Started) {
 		return before, nil
 	}
+	if len(v.IDPs) > 1 {
+		s.Browser = encoded(random(16))
+		if before != nil && before.Browser != "" {
+			s.Browser = before.Browser
+		}
+	}
 	return h.Sessions.Create(ctx, s)
+}
+
+// replace ends what a new sign-in takes the place of: the browser's session with the same provider, of somebody else or of another session of
+// the provider's, since this browser's other hosts must not go on with it. A session with another provider goes on, for the routes that ask for
+// that one, and ends at the same sign-out.
+func (h *Handler) replace(ctx context.Context, before, admitted *session.Session) {
+	ends := []*session.Session{before}
+	if before.Browser != "" {
+		all, err := h.Sessions.OfBrowser(ctx, before.Browser)
+		if err != nil {
+			h.Log.Error("the sessions that a new sign-in replaces could not be found", "session", session.HashID(before.ID), "cause", err)
+		}
+		ends = append(ends, all...)
+	}
+	for _, s := range ends {
+		kept := s.Issuer != admitted.Issuer && s.Browser != "" && s.Browser == admitted.Browser
+		if s.ID == admitted.ID || kept {
+			continue
+		}
+		if err := h.Sessions.Revoke(ctx, s.ID); err != nil {
+			h.Log.Error("the session that a new sign-in replaces could not be ended", "session", session.HashID(s.ID), "cause", err)
+		}
+	}
 }

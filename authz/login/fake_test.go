@@ -116,9 +116,20 @@ func (f *fake) exchange(w http.ResponseWriter, r *http.Request) {
 	}, f.claims))
 	sign := f.sign
 	if sign == nil {
-		sign = func(payload []byte) string { return signed(f.T, jose.RS256, providerRSA(), payload) }
+		sign = f.signed
 	}
 	writeJSON(w, http.StatusOK, change(map[string]any{"access_token": "access", "token_type": "Bearer", "expires_in": 300, "id_token": sign(payload)}, f.token))
+}
+
+func (f *fake) signed(payload []byte) string { return signed(f.T, jose.RS256, providerRSA(), payload) }
+
+// idToken is a token with these claims.
+func (f *fake) idToken(claims map[string]any) string {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		f.Error(err)
+	}
+	return f.signed(payload)
 }
 
 func signed(t *testing.T, alg jose.SignatureAlgorithm, key any, payload []byte) string {

@@ -31,10 +31,10 @@ func protocolClaims() []string {
 // identify exchanges a code and returns the session that it gives a right to, not yet stored. Everything that OpenID Connect Core 1.0,
 // section 3.1.3.7, asks for is checked: signature by a key of the provider, algorithm among those that it announced and never none or
 // HMAC, issuer, audience, authorized party, expiry, nonce, and the access token's hash when there is one.
-func (h *Handler) identify(ctx context.Context, v *visit, idp config.IDP, m *metadata, a attempt, code string) (session.Session, error) {
+func (h *Handler) identify(ctx context.Context, c *Settings, idp config.IDP, m *metadata, a attempt, code string) (session.Session, error) {
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, m.client), 2*providerTimeout)
 	defer cancel()
-	token, err := m.oauth(v, idp).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
+	token, err := m.oauth(c, idp).Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
 	if err != nil {
 		return session.Session{}, fmt.Errorf("exchange the code: %w", tokenError(err))
 	}
@@ -59,8 +59,11 @@ func (h *Handler) identify(ctx context.Context, v *visit, idp config.IDP, m *met
 	if names, ok := claims["_claim_names"].(map[string]any); ok && names[groupsClaim(idp)] != nil {
 		h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", id.Subject, "provider", idp.Name)
 	}
-	s := h.newSession(v, idp, claims)
+	s := h.newSession(c, idp, claims)
 	s.Tokens = session.Tokens{ID: raw, Access: token.AccessToken, Refresh: token.RefreshToken, Expiry: token.Expiry}
+	if token.RefreshToken != "" && c.Refresh > 0 {
+		s.RefreshAt = h.Now().Add(c.Refresh)
+	}
 	return s, nil
 }
 
@@ -145,17 +148,17 @@ func merge(claims, more map[string]any) {
 
 // newSession reads the claims. The subject becomes the user's id: as it is for the first provider, behind the provider's name for every other, since
 // two providers may use one subject for two people.
-func (h *Handler) newSession(v *visit, idp config.IDP, claims map[string]any) session.Session {
+func (h *Handler) newSession(c *Settings, idp config.IDP, claims map[string]any) session.Session {
 	text := func(name string) string {
 		s, _ := claims[name].(string)
 		return s
 	}
 	s := session.Session{
 		Provider: idp.Name, Issuer: idp.Issuer.String(), Subject: text("sub"), SID: text("sid"),
-		Expires: h.Now().Add(v.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
+		Expires: h.Now().Add(c.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
 	}
 	s.User = session.User{
-		ID: v.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(idp)]), Claims: maps.Clone(claims),
+		ID: c.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(idp)]), Claims: maps.Clone(claims),
 	}
 	verified, said := claims["email_verified"]
 	s.User.EmailVerified = s.User.Email != "" && (verified == true || verified == "true" || !said && idp.TrustEmail)
@@ -168,8 +171,8 @@ func (h *Handler) newSession(v *visit, idp config.IDP, claims map[string]any) se
 	return s
 }
 
-func (v *visit) userID(idp config.IDP, subject string) string {
-	if idp.Name == v.IDPs[0].Name {
+func (s *Settings) userID(idp config.IDP, subject string) string {
+	if idp.Name == s.IDPs[0].Name {
 		return subject
 	}
 	return idp.Name + ":" + subject

@@ -35,6 +35,7 @@ type Settings struct {
 	AuthURL  config.URL            // the host that signs in with the provider
 	IDPs     config.IDPs           // with the secrets themselves, also when they stand in files; the first one's subjects have no prefix
 	Lifetime time.Duration         // of a session
+	Refresh  time.Duration         // how often the provider is asked for tokens and claims anew; 0 for never
 	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
 	AuthOnly bool                  // AuthURL's host has no route, so there is nothing at its "/" but the user page
 }
@@ -124,7 +125,7 @@ func (v *visit) atAuthHost() bool { return v.host == v.AuthURL.Hostname() }
 func (v *visit) at(path string) string { return v.Hosts[v.host].Origin() + v.Prefix + path }
 
 // atAuth is the URL of one of our paths on the auth host.
-func (v *visit) atAuth(path string) string { return v.AuthURL.Origin() + v.Prefix + path }
+func (s *Settings) atAuth(path string) string { return s.AuthURL.Origin() + s.Prefix + path }
 
 // query returns a parameter, "" when it is absent or stands there more than once (RFC 6749, section 3.1).
 func (v *visit) query(name string) string {

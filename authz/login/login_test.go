@@ -52,9 +52,10 @@ type world struct {
 	issuer   string
 	idp      http.Handler
 	settings atomic.Pointer[Settings]
-	offset   atomic.Int64 // of our clock from the real one
-	down     atomic.Bool  // the provider answers 503
-	asked    atomic.Int64 // requests to the provider's discovery
+	offset   atomic.Int64              // of our clock from the real one
+	down     atomic.Bool               // the provider answers 503
+	demands  map[string]session.Demand // of the routes, by their hosts; set before the first request
+	asked    atomic.Int64              // requests to the provider's discovery
 	log      logBuffer
 }
 
@@ -159,11 +160,14 @@ func (w *world) envoy(rw http.ResponseWriter, r *http.Request) {
 		w.h.ServeHTTP(rw, r)
 		return
 	}
-	if s, err := w.h.current(&visit{r: r, host: hostname(r.Host)}); err == nil && s != nil {
+	q := url.Values{"return": {r.URL.String()}}
+	want := w.demands[hostname(r.Host)]
+	want.AddTo(q)
+	if s, err := w.h.current(&visit{r: r, host: hostname(r.Host)}); err == nil && s != nil && want.Unmet(s, w.h.Now()) == "" {
 		_, _ = fmt.Fprintf(rw, "application for %s at %s", s.User.ID, r.URL)
 		return
 	}
-	rw.Header().Set("Location", prefix+"/sign_in?return="+url.QueryEscape(r.URL.String()))
+	rw.Header().Set("Location", prefix+"/sign_in?"+q.Encode())
 	rw.WriteHeader(http.StatusFound)
 }
 

@@ -173,7 +173,7 @@ func authStyle(methods []string) oauth2.AuthStyle {
 }
 
 // oauth is our registration with the provider.
-func (m *metadata) oauth(v *visit, idp config.IDP) *oauth2.Config {
+func (m *metadata) oauth(s *Settings, idp config.IDP) *oauth2.Config {
 	endpoint := m.oidc.Endpoint()
 	endpoint.AuthStyle = m.authStyle
 	if idp.ClientSecret == "" {
@@ -181,7 +181,7 @@ func (m *metadata) oauth(v *visit, idp config.IDP) *oauth2.Config {
 	}
 	return &oauth2.Config{
 		ClientID: idp.ClientID, ClientSecret: string(idp.ClientSecret), Endpoint: endpoint,
-		RedirectURL: v.atAuth("/callback"), Scopes: scopes(idp.Scopes),
+		RedirectURL: s.atAuth("/callback"), Scopes: scopes(idp.Scopes),
 	}
 }
 

@@ -92,7 +92,21 @@ func (h *Handler) revoke(v *visit, s *session.Session) error {
 		err = h.Sessions.Revoke(v.r.Context(), s.ID)
 	}
 	if err == nil {
+		err = h.revokeBrowser(v.r.Context(), s)
+	}
+	if err == nil {
 		h.Log.Info("signed out", "session", session.HashID(s.ID), "subject", s.User.ID, "provider", s.Provider, "host", v.host, "request_id", v.id)
+	}
+	return err
+}
+
+// revokeBrowser ends the sessions that the same browser has with other providers.
+func (h *Handler) revokeBrowser(ctx context.Context, s *session.Session) error {
+	others, err := h.Sessions.OfBrowser(ctx, s.Browser)
+	for _, other := range others {
+		if other.ID != s.ID {
+			err = errors.Join(err, h.Sessions.Revoke(ctx, other.ID))
+		}
 	}
 	return err
 }

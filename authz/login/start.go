@@ -110,7 +110,7 @@ func (h *Handler) start(v *visit, idp config.IDP, a attempt) {
 		return
 	}
 	options := append(a.parameters(), oidc.Nonce(a.Nonce), oauth2.S256ChallengeOption(a.Verifier))
-	v.redirect(p.oauth(v, idp).AuthCodeURL(state, options...))
+	v.redirect(p.oauth(&v.Settings, idp).AuthCodeURL(state, options...))
 }
 
 // ask sends the browser to the auth host with a sealed request for a hand-off.

@@ -70,6 +70,9 @@ func (s *Sessions) creation(in *Session) ([]store.Op, []byte, error) {
 		{Key: session, Value: s.sealer.Seal(session, data)},
 		{Key: secrets, Value: s.sealer.Seal(secrets, tokens)},
 	}
+	if !in.RefreshAt.IsZero() {
+		ops = append(ops, store.Op{Key: refreshKey(in.RefreshAt, in.ID), Value: []byte{}})
+	}
 	for _, key := range indices(in) {
 		ops = append(ops, store.Op{Key: key, Value: []byte{}})
 	}
@@ -79,9 +82,12 @@ func (s *Sessions) creation(in *Session) ([]store.Op, []byte, error) {
 	return ops, data, nil
 }
 
-// indices are the keys by which a provider's sign-out finds the session.
+// indices are the keys by which a sign-out finds the session.
 func indices(in *Session) []string {
 	keys := []string{byParty(bySubject, in.Issuer, in.Subject) + in.ID}
+	if in.Browser != "" {
+		keys = append(keys, byParty(byBrowser, "", in.Browser)+in.ID)
+	}
 	if in.SID != "" {
 		keys = append(keys, byParty(bySID, in.Issuer, in.SID)+in.ID)
 	}
@@ -177,8 +183,20 @@ func cookieOf(id, listed string) string {
 
 // List returns the live sessions of a subject, without their tokens: at most 100, in no particular order.
 func (s *Sessions) List(ctx context.Context, issuer, subject string) ([]*Session, error) {
+	return s.list(ctx, byParty(bySubject, issuer, subject))
+}
+
+// OfBrowser returns the live sessions of one browser, which are of different providers, without their tokens.
+func (s *Sessions) OfBrowser(ctx context.Context, browser string) ([]*Session, error) {
+	if browser == "" {
+		return nil, nil
+	}
+	return s.list(ctx, byParty(byBrowser, "", browser))
+}
+
+func (s *Sessions) list(ctx context.Context, index string) ([]*Session, error) {
 	var sessions []*Session
-	ids, err := s.listed(ctx, byParty(bySubject, issuer, subject))
+	ids, err := s.listed(ctx, index)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"doorward/authz/store"
@@ -44,7 +45,18 @@ func (s *Sessions) Find(ctx context.Context, cookie, host string) (*Session, err
 	if !now.Before(held.session.Expires) {
 		return nil, ErrNone
 	}
-	return held.session, nil
+	return s.used(ctx, held.session)
+}
+
+// used notes the use of a session; ErrNone when it is one too late.
+func (s *Sessions) used(ctx context.Context, session *Session) (*Session, error) {
+	switch over, err := s.idle(ctx, session); {
+	case err != nil:
+		return nil, err
+	case over:
+		return nil, ErrNone
+	}
+	return session, nil
 }
 
 // ask reads from the store what the cache does not hold.
@@ -66,7 +78,7 @@ func (s *Sessions) ask(ctx context.Context, hash [32]byte, host string, held fou
 	if l.Host != host {
 		return nil, ErrNone
 	}
-	return session, nil
+	return s.used(ctx, session)
 }
 
 // fetch reads a cookie's record, unless it is held, and its session's, and has the cache hold both.
@@ -88,9 +100,14 @@ func (s *Sessions) fetch(ctx context.Context, hash [32]byte, l *link, held found
 	return session, nil
 }
 
-// Run drops cached sessions as the store reports changes, until ctx ends or the store is closed. What has expired is collected by the
+// Run drops cached sessions as the store reports changes, and notes their use, until ctx ends or the store is closed. What has expired is collected by the
 // store. While the store cannot be watched nothing is cached.
 func (s *Sessions) Run(ctx context.Context) error {
+	var uses sync.WaitGroup
+	defer uses.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	uses.Go(func() { s.followUses(ctx) })
 	for {
 		err := s.follow(ctx)
 		if ctx.Err() != nil {

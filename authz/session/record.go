@@ -23,6 +23,9 @@ import (
 //	session-cookie/<id>/<SHA-256>    the cookies of a session
 //	session-sid/<hash>/<id>          the sessions of (issuer, sid)
 //	session-subject/<hash>/<id>      the sessions of (issuer, subject)
+//	session-browser/<hash>/<id>      the sessions of one browser
+//	session-used/<id>                when the session was last used: Unix seconds, 8 bytes, big-endian
+//	refresh-due/<time>/<id>          when the session is to be refreshed
 //	signed-out/<kind>/<hash>         when (issuer, sid) or (issuer, subject) was last signed out: Unix nanoseconds, 8 bytes, big-endian
 const (
 	sessionPrefix = "session/"
@@ -43,10 +46,11 @@ func signedOut(kind, issuer, of string) string {
 	return "signed-out/" + kind + "/" + party(issuer, of)
 }
 
-// The kinds of parties: what a provider may sign out.
+// The kinds of parties: what may be signed out as a whole.
 const (
 	bySID     = "sid"
 	bySubject = "subject"
+	byBrowser = "browser"
 )
 
 // party hashes a pair so that no other pair gives the same: the first part's length goes before it.

@@ -33,7 +33,7 @@ func (s *Sessions) revoke(ctx context.Context, id string, keys ...string) error 
 	if err != nil {
 		return fmt.Errorf("revoke session: %w", err)
 	}
-	keys = append(keys, sessionKey(id), tokensKey(id))
+	keys = append(keys, sessionKey(id), tokensKey(id), usedKey(id))
 	for _, cookie := range cookies {
 		keys = append(keys, cookie.Key, cookieOf(id, cookie.Key))
 	}

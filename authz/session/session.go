@@ -45,8 +45,9 @@ type Session struct {
 	Version  uint64    `json:"-"`  // of the stored record; changes when the identity does
 	Provider string    `json:"provider"`
 	Issuer   string    `json:"issuer"`
-	Subject  string    `json:"subject"` // the provider's sub, without prefix
-	SID      string    `json:"sid"`     // the provider's session id, "" when it has none
+	Subject  string    `json:"subject"`           // the provider's sub, without prefix
+	SID      string    `json:"sid"`               // the provider's session id, "" when it has none
+	Browser  string    `json:"browser,omitempty"` // of sessions that end together: those that one browser has of several providers; "" for none
 	User     User      `json:"user"`
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
@@ -59,6 +60,9 @@ type Session struct {
 	// the same provider session or subject at that moment or later refuses it with ErrRevoked; one before does not, so that a person can sign in
 	// again at once. The zero value counts as before every sign-out.
 	Started time.Time `json:"-"`
+
+	// RefreshAt is read by Create only: when the tokens are to be refreshed for the first time. Zero means never.
+	RefreshAt time.Time `json:"-"`
 }
 
 // Tokens are the provider's, kept for refresh and for RP-initiated sign-out. They print as "[redacted]".
@@ -87,16 +91,19 @@ func (Tokens) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`
 type Config struct {
 	Store  store.Store
 	Sealer *Sealer
-	Now    func() time.Time // time.Now when nil
+	Idle   func() time.Duration // how long a session may be unused, 0 for any time; nil for any time
+	Now    func() time.Time     // time.Now when nil
 }
 
 // Sessions is safe for concurrent use.
 type Sessions struct {
-	store  store.Store
-	sealer *Sealer
-	now    func() time.Time
-	cache  cache
-	asking chan struct{} // one element for each lookup that is asking the store
+	store     store.Store
+	sealer    *Sealer
+	now       func() time.Time
+	idleLimit func() time.Duration
+	uses      uses
+	cache     cache
+	asking    chan struct{} // one element for each lookup that is asking the store
 }
 
 // New returns Sessions that find nothing in their cache yet. Run must be running for as long as they are used: without it every lookup
@@ -108,12 +115,17 @@ func New(c Config) (*Sessions, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Idle == nil {
+		c.Idle = func() time.Duration { return 0 }
+	}
 	return &Sessions{
-		store:  c.Store,
-		sealer: c.Sealer,
-		now:    c.Now,
-		cache:  cache{max: usualBounds()},
-		asking: make(chan struct{}, maxAsking),
+		store:     c.Store,
+		sealer:    c.Sealer,
+		now:       c.Now,
+		uses:      newUses(),
+		idleLimit: c.Idle,
+		cache:     cache{max: usualBounds()},
+		asking:    make(chan struct{}, maxAsking),
 	}, nil
 }
 

@@ -47,6 +47,7 @@ type planes struct {
 	ca        *cert.LocalCA
 	builder   xds.Builder
 	settings  atomic.Pointer[login.Settings]
+	idle      atomic.Int64 // how long a session may be unused, in nanoseconds
 
 	mu      sync.Mutex // guards what follows
 	loaded  *config.Config
@@ -77,7 +78,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 	if err != nil {
 		return nil, err
 	}
-	if p.sessions, err = session.New(session.Config{Store: p.store, Sealer: sealer}); err != nil {
+	if p.sessions, err = session.New(session.Config{Store: p.store, Sealer: sealer, Idle: p.idleTimeout}); err != nil {
 		return nil, err
 	}
 	if p.ring, err = token.Open(ctx, token.Config{
@@ -149,6 +150,7 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 	}
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
+	p.idle.Store(int64(c.Session.IdleTimeout))
 	if change.decisions != nil {
 		p.decisions.Use(change.decisions)
 	}
@@ -200,7 +202,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
 		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
-		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Hosts: c.Hosts(),
+		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Hosts: c.Hosts(),
 	}
 	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
 		return change, nil
@@ -265,6 +267,9 @@ func (p *planes) took(c *config.Config, headers []string) {
 		Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now(), Routes: len(c.Routes), Hosts: len(c.Hosts()),
 	}
 }
+
+// idleTimeout is how long a session may be unused now.
+func (p *planes) idleTimeout() time.Duration { return time.Duration(p.idle.Load()) }
 
 // jwksPath is where the keys are served now.
 func (p *planes) jwksPath() string {
