@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"doorward/authz/config"
+	"doorward/authz/decision"
 	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/token"
@@ -94,13 +96,42 @@ func (s *Server) Recent(id string) (Recent, bool) {
 	if k == nil {
 		return Recent{}, false
 	}
+	return s.describe(k), true
+}
+
+// Behind returns what a record was made from; false for a record of a request that was too large to be kept, or of a shadow policy.
+func (s *Server) Behind(r decision.Record) (Recent, bool) {
+	k, ok := r.Of.(*kept)
+	if !ok {
+		return Recent{}, false
+	}
+	return s.describe(k), true
+}
+
+// Last returns the newest records that match chooses of the decisions that are kept, at most n, oldest first.
+func (s *Server) Last(n int, match func(*decision.Record) bool) []decision.Record {
+	var all []decision.Record
+	for _, from := range [...]*ring{&s.recent.allowed, &s.recent.others} {
+		for i := range from.slots {
+			if k := from.slots[i].Load(); k != nil {
+				if r := k.Record(); match(&r) {
+					all = append(all, r)
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b decision.Record) int { return a.Time.Compare(b.Time) })
+	return all[max(0, len(all)-n):]
+}
+
+func (s *Server) describe(k *kept) Recent {
 	v := k.verdict
 	r := Recent{
 		ID: k.request.id, Time: k.at, Took: k.took, Outcome: string(v.outcome), Status: k.status, Cause: v.cause,
 		Revision: k.request.revision, Decision: v.decision,
 	}
 	if v.route == nil {
-		return r, true
+		return r
 	}
 	r.Route, r.Policy = &v.route.Route, v.route.policy
 	r.Current = s.current.Load().Revision(v.route.Name) == v.route.revision
@@ -109,7 +140,7 @@ func (s *Server) Recent(id string) (Recent, bool) {
 		claims := identity(v.route, v.session.User, v.hash, v.session.Expires, v.decision.Claims)
 		r.Token = &claims
 	}
-	return r, true
+	return r
 }
 
 // ErrNoRoute says that the current configuration has no route of that name.

@@ -3,13 +3,11 @@
 package admin
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"time"
+
+	"doorward/authz/decision"
 )
 
 // Status is what the program has loaded and what it serves.
@@ -28,54 +26,33 @@ type Status struct {
 	Keys     any       `json:"keys,omitempty"`
 }
 
-// Handler serves the API. status is called once per request.
-func Handler(status func() Status) http.Handler {
+// Config is what the API answers with. Status is required; the endpoints of what is nil are not there.
+type Config struct {
+	Status    func() Status                                                    // GET /v1/status
+	Decisions *decision.Log                                                    // GET /v1/decisions, as records
+	Last      func(n int, match func(*decision.Record) bool) []decision.Record // the newest, oldest first
+	Capture   func(decision.Record) (line []byte, ok bool)                     // GET /v1/captures, as lines that this makes
+	Handlers  map[string]http.Handler                                          // others, by patterns of http.ServeMux
+	Stop      <-chan struct{}                                                  // ends what streams when it is closed
+}
+
+// Handler serves the API.
+func Handler(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(status()) // the client went away: nothing to do, nobody to tell
+		_ = encoder.Encode(c.Status()) // the client went away: nothing to do, nobody to tell
 	})
+	if c.Decisions != nil {
+		mux.Handle("GET /v1/decisions", c.stream(func(r decision.Record) ([]byte, bool) { return c.Decisions.Append(nil, r), true }))
+	}
+	if c.Decisions != nil && c.Capture != nil {
+		mux.Handle("GET /v1/captures", c.stream(c.Capture))
+	}
+	for pattern, h := range c.Handlers {
+		mux.Handle(pattern, h)
+	}
 	return mux
-}
-
-// Client asks a running Doorward through its socket. Safe for concurrent use.
-type Client struct {
-	socket string
-	http   http.Client
-}
-
-// NewClient returns a client for the socket at path. Nothing is opened yet.
-func NewClient(path string) *Client {
-	return &Client{socket: path, http: http.Client{
-		Timeout: 5 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		}},
-	}}
-}
-
-// ErrNotRunning says that nobody answers at the socket.
-var ErrNotRunning = errors.New("no running doorward answers")
-
-// Status asks for the status. The error is ErrNotRunning when there is nobody to ask.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://doorward/v1/status", nil)
-	if err != nil {
-		return s, err
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return s, fmt.Errorf("%w at %s: %w", ErrNotRunning, c.socket, err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("ask %s: status %s", c.socket, res.Status)
-	}
-	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
-		return s, fmt.Errorf("ask %s: %w", c.socket, err)
-	}
-	return s, nil
 }

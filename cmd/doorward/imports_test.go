@@ -13,6 +13,7 @@ import (
 func TestImportsRunOneWay(t *testing.T) {
 	allowed := map[string][]string{
 		"doorward/authz":                 {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/policy", "doorward/authz/session", "doorward/authz/token", "doorward/authz/web", "doorward/authz/login", "doorward/authz/store", "doorward/authz/admin"},
+		"doorward/authz/admin":           {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/store"},
 		"doorward/authz/login":           {"doorward/authz/config", "doorward/authz/session", "doorward/authz/store", "doorward/authz/web"},
 		"doorward/authz/policy":          {"doorward/authz/config", "doorward/policies"},
 		"doorward/envoy":                 {"doorward/xds"},

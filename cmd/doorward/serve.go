@@ -154,7 +154,7 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	pages.Handle("/", p.keysOr(p.login))
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
-		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.report)),
+		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.adminAPI(ctx))),
 		p.internal(ctx, group, c),
 	)
 }

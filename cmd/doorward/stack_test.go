@@ -42,6 +42,7 @@ type stack struct {
 	wiki     *application
 	program  *exec.Cmd
 	log      *syncBuffer
+	stdout   *os.File // of the program; nil for the log
 	exited   chan error
 	envoyBin string
 	apart    bool // Envoy is not the program's child
@@ -225,6 +226,9 @@ func (s *stack) start() {
 		s.program = exec.Command(path, "serve", "--config", s.config())
 	}
 	s.program.Stdout, s.program.Stderr = s.log, s.log
+	if s.stdout != nil {
+		s.program.Stdout = s.stdout
+	}
 	if err := s.program.Start(); err != nil {
 		s.t.Fatal(err)
 	}

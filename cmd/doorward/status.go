@@ -12,20 +12,17 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var path, dataDir string
+	var running runningFlags
 	cmd := &cobra.Command{
 		Use:   "status [--config FILE]",
 		Short: "Print what the running doorward has loaded and what each Envoy acknowledged",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dataDir == "" {
-				c, err := config.Load(path)
-				if err != nil {
-					return fmt.Errorf("%w\n(the running program can be asked all the same: --data-dir DIR names its data_dir)", err)
-				}
-				dataDir = c.DataDir
+			client, err := running.client()
+			if err != nil {
+				return err
 			}
-			status, err := admin.NewClient(filepath.Join(dataDir, controlSocket)).Status(cmd.Context())
+			status, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -34,7 +31,27 @@ func statusCommand() *cobra.Command {
 			return encoder.Encode(status)
 		},
 	}
-	configFlag(cmd, &path)
-	cmd.Flags().StringVar(&dataDir, "data-dir", "", "the data_dir of the running program, where the configuration does not say it")
+	running.add(cmd)
 	return cmd
+}
+
+// runningFlags say which running doorward is asked.
+type runningFlags struct{ config, dataDir string }
+
+func (f *runningFlags) add(cmd *cobra.Command) {
+	configFlag(cmd, &f.config)
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "", "the data_dir of the running program, where the configuration does not say it")
+}
+
+// client returns a client of the running program, which may not run.
+func (f *runningFlags) client() (*admin.Client, error) {
+	dir := f.dataDir
+	if dir == "" {
+		c, err := config.Load(f.config)
+		if err != nil {
+			return nil, fmt.Errorf("%w\n(the running program can be asked all the same: --data-dir DIR names its data_dir)", err)
+		}
+		dir = c.DataDir
+	}
+	return admin.NewClient(filepath.Join(dir, controlSocket)), nil
 }

@@ -1,0 +1,80 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client asks a running Doorward through its socket. Safe for concurrent use.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// answerWithin bounds a question whose answer does not stream.
+const answerWithin = 5 * time.Second
+
+// NewClient returns a client for the socket at path. Nothing is opened yet.
+func NewClient(path string) *Client {
+	return &Client{socket: path, http: http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}},
+	}}
+}
+
+// ErrNotRunning says that nobody answers at the socket.
+var ErrNotRunning = errors.New("no running doorward answers")
+
+// Status asks for the status. The error is ErrNotRunning when there is nobody to ask.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.Get(ctx, "/v1/status", nil, &s)
+}
+
+// Get asks an endpoint and reads its JSON into answer. The error is ErrNotRunning when there is nobody to ask; otherwise it has the first
+// line of what an endpoint that refused said.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	body, err := c.Stream(ctx, path, query)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(answer); err != nil {
+		return fmt.Errorf("ask %s: %w", c.socket, err)
+	}
+	return nil
+}
+
+// Stream asks an endpoint and returns its answer, which is read until it or ctx ends and then closed. The errors are those of Get.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	target := url.URL{Scheme: "http", Host: "doorward", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w", ErrNotRunning, c.socket, err)
+	}
+	if res.StatusCode == http.StatusOK {
+		return res.Body, nil
+	}
+	defer res.Body.Close()
+	said, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil || len(said) == 0 {
+		return nil, fmt.Errorf("ask %s: status %s", c.socket, res.Status)
+	}
+	first, _, _ := strings.Cut(string(said), "\n")
+	return nil, errors.New(first)
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"doorward/authz"
+	"doorward/authz/admin"
+	"doorward/authz/decision"
+)
+
+// adminAPI is what the control socket answers with, until ctx ends.
+func (p *planes) adminAPI(ctx context.Context) admin.Config {
+	return admin.Config{
+		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
+	}
+}
+
+// secretHeaders carry what lets their holder in. Fixtures have their values only where the policy depends on them.
+var secretHeaders = []string{"authorization", "proxy-authorization", "cookie"}
+
+// capture makes a fixture's line of a decision. Requests that no policy was asked about are left out.
+func (p *planes) capture(r decision.Record) ([]byte, bool) {
+	behind, ok := p.authz.Behind(r)
+	if !ok || behind.Input == nil || behind.Outcome == "misdirected" || behind.Outcome == "malformed" || behind.Outcome == "unavailable" {
+		return nil, false
+	}
+	line, err := newCapture(behind)
+	return append(line, '\n'), err == nil
+}
+
+func newCapture(r authz.Recent) ([]byte, error) {
+	document := r.Input.Document()
+	reads := r.Policy.Reads()
+	for _, name := range secretHeaders {
+		if _, there := document.Request.Headers[name]; there && !reads.AllHeaders && !slices.Contains(reads.Headers, name) {
+			document.Request.Headers[name] = "[masked]"
+		}
+	}
+	input, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(capture{
+		ID: r.ID, Time: r.Time.UTC(), Route: r.Route.Name, Policy: r.Policy.Name(), Input: input, Outcome: r.Outcome,
+		Reasons: r.Decision.Reasons, Claims: r.Decision.Claims, Headers: r.Decision.Headers,
+	})
+}
