@@ -119,7 +119,7 @@ func (d *door) adopt(sources map[string]string, routes ...config.Route) {
 			d.t.Fatal(err)
 		}
 	}
-	set, err := policy.Load(d.t.Context(), policy.Config{Paths: []string{dir}})
+	set, err := policy.Load(d.t.Context(), policy.Config{Paths: []string{dir}, Timeout: 10 * time.Second})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -157,17 +157,22 @@ func (d *door) ask(headers ...string) ask {
 
 func (d *door) check(a ask) *authv3.CheckResponse {
 	d.t.Helper()
+	return d.put(a.question())
+}
+
+// question is the request in Envoy's terms.
+func (a ask) question() *authv3.CheckRequest {
 	lines := &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "x-request-id", RawValue: []byte("1b4e28ba-2fa1-11d2-883f-0016d3cca427")}}}
 	for _, h := range a.headers {
 		lines.Headers = append(lines.Headers, &corev3.HeaderValue{Key: h[0], RawValue: []byte(h[1])})
 	}
-	return d.put(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: a.method, Host: a.host, Path: a.path, Scheme: "https", HeaderMap: lines,
 		}},
 		TlsSession:        &authv3.AttributeContext_TLSSession{Sni: a.sni},
 		ContextExtensions: map[string]string{"route": a.route, "revision": a.revision},
-	}})
+	}}
 }
 
 // put asks in wire form, as Envoy does, and reads the answer with the generated parser.
