@@ -41,6 +41,10 @@ func (h *Handler) callback(v *visit) {
 		h.broken(v, err, &a)
 		return
 	}
+	if !h.exchanges.take(h.Now()) {
+		h.providerDown(v, idp, errors.New("more sign-ins at once than are let through to the provider"), &a)
+		return
+	}
 	s, err := h.identify(v.r.Context(), &v.Settings, idp, m, a, v.query("code"))
 	if err != nil {
 		h.broken(v, err, &a)

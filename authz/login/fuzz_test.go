@@ -1,8 +1,11 @@
 package login
 
 import (
+	"encoding/base64"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -14,6 +17,8 @@ import (
 	"doorward/authz/session"
 	"doorward/authz/store/bolt"
 	"doorward/authz/web"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // newSettings has the hosts of world.
@@ -118,4 +123,56 @@ func FuzzCallback(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzLogoutToken bends a good logout token in every way: nothing but itself signs anybody out.
+func FuzzLogoutToken(f *testing.F) {
+	var issuer string
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"issuer": issuer, "authorization_endpoint": issuer + "/a", "token_endpoint": issuer + "/t", "jwks_uri": issuer + "/keys",
+			"id_token_signing_alg_values_supported": []string{"RS256"}})
+	})
+	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: providerRSA().Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+	})
+	server := httptest.NewServer(mux)
+	f.Cleanup(server.Close)
+	issuer = server.URL
+	w := alone(f)
+	settings := newSettings(f)
+	settings.IDPs[0].Issuer, _ = config.ParseURL(issuer)
+	w.h.Config.Settings = func() Settings { return settings }
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: providerRSA(), KeyID: "1"}}, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	now := time.Now()
+	payload := fmt.Sprintf(`{"iss":%q,"aud":"doorward","iat":%d,"exp":%d,"jti":"j","sid":"s","events":{%q:{}}}`, issuer, now.Unix(), now.Add(50*time.Minute).Unix(), logoutEvent)
+	jws, err := signer.Sign([]byte(payload))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, _ := jws.CompactSerialize()
+	for _, seed := range []string{good, good + ".", strings.ToUpper(good), good[1:], strings.Replace(good, ".", "..", 1), "..", "a.b.c", unsigned([]byte(payload))} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		r := httptest.NewRequest("POST", auth+prefix+"/backchannel_logout", strings.NewReader(url.Values{"logout_token": {token}}.Encode()))
+		r.Header.Set("X-Doorward-Sni", authHost)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		answer := httptest.NewRecorder()
+		if w.h.ServeHTTP(answer, r); answer.Code == http.StatusOK && !slices.Equal(decoded(token), decoded(good)) {
+			t.Fatalf("%q was taken for %q", token, good)
+		}
+	})
+}
+
+// decoded are the parts of a token, since base64 has several ways to write one.
+func decoded(token string) (parts []string) {
+	for part := range strings.SplitSeq(token, ".") {
+		text, _ := base64.RawURLEncoding.DecodeString(part)
+		parts = append(parts, string(text))
+	}
+	return parts
 }

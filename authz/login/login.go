@@ -55,7 +55,9 @@ type Config struct {
 // Handler serves everything below the prefix. Safe for concurrent use.
 type Handler struct {
 	Config
-	providers providers
+	providers      providers
+	strangeLogouts *allowance // front-channel sign-outs of sessions that are not known
+	exchanges      *allowance // callbacks that ask the provider's token endpoint
 }
 
 // New returns a Handler. It does not ask the provider: discovery is lazy.
@@ -66,7 +68,10 @@ func New(c Config) (*Handler, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Handler{Config: c, providers: providers{now: c.Now, client: c.Client, known: map[providerKey]*provider{}}}, nil
+	return &Handler{
+		Config: c, providers: providers{now: c.Now, client: c.Client, known: map[providerKey]*provider{}},
+		strangeLogouts: newAllowance(100, time.Second), exchanges: newAllowance(1000, 10*time.Millisecond),
+	}, nil
 }
 
 // visit is one request, at a host that we have.
@@ -93,25 +98,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.route(v)
 }
 
-// route finds the handler of a path. Every one of them answers GET; sign_out answers POST too.
+// route finds the handler of a path. Most of them answer GET; sign_out answers POST too, and the back channel POST alone.
 func (h *Handler) route(v *visit) {
 	path, below := strings.CutPrefix(v.r.URL.Path, v.Prefix)
 	handlers := map[string]func(*visit){
 		"": h.user, "/": h.user, "/sign_in": h.signIn, "/callback": h.callback, "/redeem": h.redeem, "/return": h.restore,
-		"/sign_out": h.signOut, "/signed_out": h.signedOut,
+		"/sign_out": h.signOut, "/signed_out": h.signedOut, "/frontchannel_logout": h.frontChannel, "/backchannel_logout": h.backChannel,
 	}
 	handle := handlers[path]
+	atAuth := path == "/callback" || path == "/frontchannel_logout" || path == "/backchannel_logout"
 	switch {
-	case !below || handle == nil || path == "/callback" && !v.atAuthHost():
+	case !below || handle == nil || atAuth && !v.atAuthHost():
 		h.fail(v, nil, web.Error{Status: http.StatusNotFound, Title: "Page not found", Message: "There is no page at this address."})
-	case v.r.Method == http.MethodGet:
+	case v.r.Method == http.MethodGet && path != "/backchannel_logout", v.r.Method == http.MethodPost && path == "/backchannel_logout":
 		handle(v)
 	case v.r.Method == http.MethodPost && path == "/sign_out":
 		h.confirmedSignOut(v)
 	default:
 		allow := "GET"
-		if path == "/sign_out" {
+		switch path {
+		case "/sign_out":
 			allow = "GET, POST"
+		case "/backchannel_logout":
+			allow = "POST"
 		}
 		v.w.Header().Set("Allow", allow)
 		h.fail(v, nil, web.Error{Status: http.StatusMethodNotAllowed, Title: "Method not allowed",

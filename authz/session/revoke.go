@@ -59,6 +59,15 @@ func (s *Sessions) RevokeSID(ctx context.Context, issuer, sid string) error {
 	return s.revokeAll(ctx, bySID, issuer, sid)
 }
 
+// KnowsSID says whether there is a session of a provider's session.
+func (s *Sessions) KnowsSID(ctx context.Context, issuer, sid string) (bool, error) {
+	items, err := s.store.List(ctx, byParty(bySID, issuer, sid), "", 1)
+	if err != nil {
+		return false, fmt.Errorf("look for sessions: %w", err)
+	}
+	return len(items) > 0, nil
+}
+
 // RevokeSubject ends the sessions of a provider's subject, and refuses every sign-in of theirs that has begun but is not yet stored.
 func (s *Sessions) RevokeSubject(ctx context.Context, issuer, subject string) error {
 	return s.revokeAll(ctx, bySubject, issuer, subject)
