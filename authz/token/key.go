@@ -42,12 +42,17 @@ func newKey(private *ecdsa.PrivateKey) (*key, error) {
 	}, nil
 }
 
+// generateKey makes a key whose id does not look like an option where it is an argument of a command.
 func generateKey() (*key, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("generate signing key: %w", err)
+	for {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("generate signing key: %w", err)
+		}
+		if k, err := newKey(private); err != nil || k.id[0] != '-' {
+			return k, err
+		}
 	}
-	return newKey(private)
 }
 
 // readKey reads the private key of a PEM file. Its errors hold nothing of the key.

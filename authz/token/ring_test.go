@@ -5,13 +5,19 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	mathrand "math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
 	"doorward/authz/store"
 )
+
+// tend does what Run does each minute.
+func tend(t testing.TB, r *Ring) {
+	t.Helper()
+	if err := r.update(t.Context(), r.tend); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func TestRotate(t *testing.T) {
 	c, clock := setUp(t)
@@ -25,8 +31,9 @@ func TestRotate(t *testing.T) {
 		t.Fatalf("published %q, signs with %s, want the old key to sign and two to be published", published, r.KeyID())
 	}
 	second := published[1]
-	if err := r.Rotate(t.Context()); err != nil {
-		t.Fatal(err)
+	want := Refusal("rotate signing key: " + second + " is published already and signs from 2026-03-01T13:06:00Z; until then there can be no other rotation")
+	if err := r.Rotate(t.Context()); err != want {
+		t.Errorf("got %v\nwant %s", err, want)
 	}
 	hasKids(t, r, first, second)
 
@@ -46,20 +53,104 @@ func TestRotate(t *testing.T) {
 		clock.advance(step.after - past)
 		past = step.after
 		for how, ring := range map[string]*Ring{"running": r, "opened again": open(t, c)} {
+			tend(t, ring)
 			if ring.KeyID() != step.active {
 				t.Errorf("after %s, %s: signs with %s, want %s", step.after, how, ring.KeyID(), step.active)
 			}
 			hasKids(t, ring, step.published...)
 		}
 	}
-	_, keys, err := r.read(t.Context())
-	if err != nil || len(keys) != 1 {
-		t.Errorf("%d keys in the store, %v, want only the one in use", len(keys), err)
+	_, rec, err := r.read(t.Context())
+	if err != nil || len(rec.keys) != 1 {
+		t.Errorf("%d keys in the store, %v, want only the one in use", len(rec.keys), err)
 	}
 }
 
-// TestFileReplaced changes the file that gives the key, or takes it away, between starts.
+// TestSchedule has the keys change by themselves: each signs for as long as it should, and its successor is published well before.
+func TestSchedule(t *testing.T) {
+	c, clock := setUp(t)
+	c.RotateEvery = 24 * time.Hour
+	a, b := open(t, c), open(t, c)
+	first := a.KeyID()
+	step := func(d time.Duration) {
+		clock.advance(d)
+		tend(t, a)
+		tend(t, b)
+	}
+	step(24*time.Hour - 66*time.Minute - time.Nanosecond)
+	hasKids(t, a, first)
+	if got, want := a.Report().Rotates, start.Add(24*time.Hour); !got.Equal(want) {
+		t.Errorf("another key signs at %s, want %s", got, want)
+	}
+	step(time.Nanosecond)
+	if len(kids(t, a.JWKS())) != 2 || string(a.JWKS()) != string(b.JWKS()) {
+		t.Fatalf("published %s and %s, want the same successor", a.JWKS(), b.JWKS())
+	}
+	if got, want := b.Report().Rotates, start.Add(24*time.Hour); !got.Equal(want) {
+		t.Errorf("another key signs at %s, want %s", got, want)
+	}
+	step(66*time.Minute - time.Nanosecond)
+	if a.KeyID() != first {
+		t.Error("the successor signs too early")
+	}
+	step(time.Nanosecond)
+	second := a.KeyID()
+	if second == first || b.KeyID() != second {
+		t.Errorf("after a day %s and %s sign, want the successor of %s", second, b.KeyID(), first)
+	}
+	// After a long time without a running replica there is one change, with all its time.
+	clock.advance(1000 * time.Hour)
+	r := open(t, c)
+	if r.KeyID() != second {
+		t.Error("another key signs that nobody has")
+	}
+	if got, want := r.Report().Rotates, clock.Now().Add(66*time.Minute); !got.Equal(want) {
+		t.Errorf("another key signs at %s, want %s", got, want)
+	}
+	tend(t, r)
+	clock.advance(66*time.Minute - time.Nanosecond)
+	if len(kids(t, r.JWKS())) != 2 || r.KeyID() != second {
+		t.Errorf("signs with %s of %s, want %s", r.KeyID(), r.JWKS(), second)
+	}
+	// Without a schedule nothing changes.
+	if err := r.Adopt(t.Context(), Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	clock.advance(1000 * time.Hour)
+	third := r.KeyID()
+	tend(t, r)
+	hasKids(t, r, third)
+	if got := r.Report().Rotates; !got.IsZero() {
+		t.Errorf("another key signs at %s, want never", got)
+	}
+}
+
+// TestFileReplaced changes the file that gives the key, or takes it away, between starts and while running.
 func TestFileReplaced(t *testing.T) {
+	t.Run("restarted", func(t *testing.T) {
+		testFileReplaced(t, func(c Config, file string) *Ring {
+			c.SigningKeyFile = file
+			return open(t, c)
+		})
+	})
+	rings := map[store.Store]*Ring{}
+	t.Run("running", func(t *testing.T) {
+		testFileReplaced(t, func(c Config, file string) *Ring {
+			r := rings[c.Store]
+			if r == nil {
+				c.SigningKeyFile = file
+				rings[c.Store] = open(t, c)
+				return rings[c.Store]
+			}
+			if err := r.Adopt(t.Context(), Settings{SigningKeyFile: file}); err != nil {
+				t.Fatal(err)
+			}
+			return r
+		})
+	})
+}
+
+func testFileReplaced(t *testing.T, restart func(Config, string) *Ring) {
 	one, two := keyFile(t), keyFile(t)
 	id := func(file string) string {
 		k, err := readKey(file)
@@ -69,10 +160,6 @@ func TestFileReplaced(t *testing.T) {
 		return k.id
 	}
 	lead := func(c Config) time.Duration { c.ConsumerCache = time.Hour; return c.lead() }
-	restart := func(c Config, file string) *Ring {
-		c.SigningKeyFile = file
-		return open(t, c)
-	}
 
 	t.Run("another file", func(t *testing.T) {
 		c, clock := setUp(t)
@@ -88,6 +175,7 @@ func TestFileReplaced(t *testing.T) {
 		}
 		hasKids(t, r, id(one), id(two))
 		clock.advance(retention)
+		tend(t, r)
 		hasKids(t, r, id(two))
 	})
 	t.Run("the same file", func(t *testing.T) {
@@ -158,8 +246,8 @@ func TestFileReplaced(t *testing.T) {
 		if r.KeyID() != id(one) {
 			t.Error("the file's key does not sign")
 		}
-		want := "rotate signing key: it is given by " + one + ": put another key there and restart"
-		if err := r.Rotate(t.Context()); err == nil || err.Error() != want {
+		want := Refusal("rotate signing key: it is given by jwt.signing_key_file: put another key into " + one)
+		if err := r.Rotate(t.Context()); err != want {
 			t.Errorf("got %v\nwant %s", err, want)
 		}
 	})
@@ -174,73 +262,18 @@ func TestFileReplaced(t *testing.T) {
 	})
 }
 
-// TestConsumers has consumers with key sets of all ages verify every token, through rotations and restarts with other files.
-func TestConsumers(t *testing.T) {
-	const leeway = time.Minute
-	c, clock := setUp(t)
-	files := []string{"", keyFile(t), keyFile(t)}
-	random := mathrand.New(mathrand.NewPCG(1, 2))
-	r := open(t, c)
-	type published struct {
-		at   time.Time
-		kids []string
-	}
-	type minted struct {
-		kid     string
-		expires time.Time
-	}
-	var sets []published // what a consumer may hold: for its own time what an HTTP cache had held
-	var tokens []minted  // not yet expired
-	signed := map[string]bool{}
-	for step := range 20_000 {
-		switch n := random.IntN(300); {
-		case n == 0:
-			c.SigningKeyFile = files[random.IntN(len(files))]
-			r = open(t, c)
-		case n == 1 && c.SigningKeyFile == "":
-			if err := r.Rotate(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		now, kid := clock.Now(), r.KeyID()
-		signed[kid] = true
-		sets = append(sets, published{now, kids(t, r.JWKS())})
-		tokens = append(tokens, minted{kid, now.Add(maxLifetime)})
-		for now.Sub(sets[0].at) > time.Hour+maxAge {
-			sets = sets[1:]
-		}
-		for now.Sub(tokens[0].expires) > leeway {
-			tokens = tokens[1:]
-		}
-		for _, set := range sets {
-			if !slices.Contains(set.kids, kid) {
-				t.Fatalf("step %d: a consumer with a key set %s old lacks the key that signs", step, now.Sub(set.at))
-			}
-		}
-		for _, token := range tokens {
-			if !slices.Contains(sets[len(sets)-1].kids, token.kid) {
-				t.Fatalf("step %d: the key of a token good for another %s is no longer published", step, token.expires.Add(leeway).Sub(now))
-			}
-		}
-		clock.advance(time.Duration(random.IntN(60)) * time.Second)
-	}
-	if len(signed) < 10 {
-		t.Errorf("only %d keys signed", len(signed))
-	}
-}
-
 // TestTakesNoOlder has what was read before a change arrive after it.
 func TestTakesNoOlder(t *testing.T) {
 	c, _ := setUp(t)
 	r := open(t, c)
-	item, keys, err := r.read(t.Context())
+	version, rec, err := r.read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Rotate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.take(item.Version, keys)
+	r.take(version, rec)
 	if got := kids(t, r.JWKS()); len(got) != 2 {
 		t.Errorf("published %q, want two keys", got)
 	}
@@ -280,14 +313,37 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestClockBehind has the clock go back behind the first key: it signs all the same.
-func TestClockBehind(t *testing.T) {
-	c, clock := setUp(t)
-	want := open(t, c).KeyID()
-	clock.advance(-24 * time.Hour)
+// TestStoreEmptied has somebody delete the record under a running ring: what signs goes on, and is written again.
+func TestStoreEmptied(t *testing.T) {
+	c, _ := setUp(t)
 	r := open(t, c)
-	hasKids(t, r, want)
-	if r.KeyID() != want {
-		t.Errorf("signs with %s, want %s", r.KeyID(), want)
+	want := r.KeyID()
+	if _, err := c.Store.Apply(t.Context(), store.Op{Key: ringKey, Expect: store.Any}); err != nil {
+		t.Fatal(err)
+	}
+	tend(t, r)
+	for how, r := range map[string]*Ring{"running": r, "opened again": open(t, c)} {
+		if r.KeyID() != want {
+			t.Errorf("%s: signs with %s, want %s", how, r.KeyID(), want)
+		}
+	}
+}
+
+// TestConsumerCacheGrows has consumers keep the JWKS for longer while a key waits: it waits for longer.
+func TestConsumerCacheGrows(t *testing.T) {
+	c, clock := setUp(t)
+	r := open(t, c)
+	first := r.KeyID()
+	rotate(t, r)
+	c.ConsumerCache = 3 * time.Hour
+	clock.advance(time.Hour)
+	r = open(t, c)
+	clock.advance(2*time.Hour + 6*time.Minute - time.Nanosecond)
+	if r.KeyID() != first {
+		t.Error("the new key signs before every consumer can have it")
+	}
+	clock.advance(time.Nanosecond)
+	if r.KeyID() == first {
+		t.Error("the new key does not sign")
 	}
 }

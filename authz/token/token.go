@@ -5,15 +5,15 @@
 // (RFC 7515) with ES256 (RFC 7518, section 3.4); the keys are a JSON Web Key Set (RFC 7517).
 //
 // A key goes from next (published, not signing) to active to retired (published until nothing that it signed can be alive). When it does
-// so follows from the times in its record alone, so every replica does it at the same moment without being told.
+// so follows from the times in its record alone, so every replica does it at the same moment without being told. A consumer that keeps the
+// JWKS for no longer than it is said to (Config.ConsumerCache) therefore never meets a token that it cannot verify, with one exception: a
+// key that an operator withdraws because it leaked (Ring.Retire).
 package token
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,12 +39,18 @@ type Sealer interface {
 
 // Config is what a Ring needs.
 type Config struct {
-	Store          store.Store
-	Sealer         Sealer
-	SigningKeyFile string           // PEM, EC P-256 (PKCS #8 or SEC 1); a key is generated and kept in the Store when empty
-	Lifetime       time.Duration    // of a token; at most, and when zero, 5 minutes
-	ConsumerCache  time.Duration    // how long a consumer may cache the JWKS; an hour when zero
-	Now            func() time.Time // time.Now when nil
+	Store         store.Store
+	Sealer        Sealer
+	Settings                       // at first; Adopt changes them
+	Lifetime      time.Duration    // of a token; at most, and when zero, 5 minutes
+	ConsumerCache time.Duration    // how long a consumer may cache the JWKS; an hour when zero
+	Now           func() time.Time // time.Now when nil
+}
+
+// Settings say where keys come from.
+type Settings struct {
+	SigningKeyFile string        // PEM, EC P-256 (PKCS #8 or SEC 1); keys are generated and kept in the Store when empty
+	RotateEvery    time.Duration // how long a generated key signs; zero for until Rotate is called
 }
 
 // Claims is the content of one identity JWT. iat, nbf, exp and jti are added by Mint.
@@ -64,10 +70,19 @@ type Claims struct {
 // Ring holds the signing keys. Safe for concurrent use.
 type Ring struct {
 	config Config
-	file   *key // of SigningKeyFile, or nil
+	source atomic.Pointer[source]
+	fault  atomic.Pointer[string] // of the last that Run did; nil for none
+
+	adopting sync.Mutex // held while the source changes
 
 	mu       sync.Mutex // held while a new snapshot is made
 	snapshot atomic.Pointer[snapshot]
+}
+
+// source is where keys come from.
+type source struct {
+	Settings
+	file *key // of SigningKeyFile, or nil
 }
 
 // Open loads the keys, or creates the first one. It fails rather than return a Ring that cannot sign.
@@ -79,17 +94,45 @@ func Open(ctx context.Context, c Config) (*Ring, error) {
 		return nil, err
 	}
 	r := &Ring{config: c}
-	if c.SigningKeyFile != "" {
-		file, err := readKey(c.SigningKeyFile)
-		if err != nil {
-			return nil, err
-		}
-		r.file = file
-	}
-	if err := r.update(ctx, r.ensure); err != nil {
+	if err := r.Adopt(ctx, c.Settings); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// Adopt changes where keys come from, in the same way as Open. A file that holds another key than it did counts as another one. An error,
+// which names the file when it is of no use, leaves everything as it was.
+func (r *Ring) Adopt(ctx context.Context, s Settings) error {
+	r.adopting.Lock()
+	defer r.adopting.Unlock()
+	if s.RotateEvery != 0 && s.RotateEvery < r.config.lead() {
+		return fmt.Errorf("token: rotation every %s is more often than the %s for which a key is published before it signs", s.RotateEvery, r.config.lead())
+	}
+	next := &source{Settings: s}
+	if s.SigningKeyFile != "" {
+		file, err := readKey(s.SigningKeyFile)
+		if err != nil {
+			return err
+		}
+		next.file = file
+	}
+	// Replicas that are given different files, as while one after the other gets a new one, must not undo each other's at every occasion.
+	if old := r.source.Load(); old == nil || !old.same(next) {
+		err := r.update(ctx, func(rec record, now time.Time) (record, error) { return r.ensure(rec, next.file, now) })
+		if err != nil {
+			return err
+		}
+	}
+	r.source.Store(next)
+	return nil
+}
+
+// same says whether two sources give the same key.
+func (s *source) same(t *source) bool {
+	if s.file == nil || t.file == nil {
+		return s.file == t.file
+	}
+	return s.file.id == t.file.id
 }
 
 func (c *Config) complete() error {
@@ -117,27 +160,9 @@ func (c *Config) complete() error {
 // KeyID is the kid that Mint uses now. Tokens made with another are not reused.
 func (r *Ring) KeyID() string { return r.at(r.config.Now()).active.id }
 
-// JWKS is the JSON Web Key Set (RFC 7517) of the published keys. Never empty. The caller does not change it.
+// JWKS is the JSON Web Key Set (RFC 7517) of the published keys: public keys, for ES256 signatures. Never empty. The caller does not change
+// it.
 func (r *Ring) JWKS() []byte { return r.at(r.config.Now()).jwks }
-
-// ServeHTTP serves the JWKS to GET and HEAD, with a max-age; any other method gets 405 without a JSON body: there are consumers that do
-// not look at the status and take a JSON error for an empty key set.
-func (r *Ring) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
-		http.Error(w, "Only GET and HEAD are served here.", http.StatusMethodNotAllowed)
-		return
-	}
-	jwks := r.JWKS()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(r.config.maxAge()/time.Second)))
-	h.Set("Content-Length", strconv.Itoa(len(jwks)))
-	if req.Method == http.MethodGet {
-		_, _ = w.Write(jwks) // a client that went away is no concern of ours
-	}
-}
 
 func (c *Config) maxAge() time.Duration { return min(maxAge, c.ConsumerCache) }
 

@@ -199,21 +199,36 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestJWKS holds that a key set has the public keys for ES256 signatures and nothing else: there are consumers that refuse the whole set for
+// one key of a kind that they do not know.
 func TestJWKS(t *testing.T) {
 	c, _ := setUp(t)
 	r := open(t, c)
-	var set struct{ Keys []map[string]string }
-	if err := json.Unmarshal(r.JWKS(), &set); err != nil || len(set.Keys) != 1 {
+	first := r.KeyID()
+	rotate(t, r)
+	if err := r.Adopt(t.Context(), Settings{SigningKeyFile: keyFile(t)}); err != nil {
+		t.Fatal(err)
+	}
+	var set map[string][]map[string]string
+	if err := json.Unmarshal(r.JWKS(), &set); err != nil || len(set) != 1 || len(set["keys"]) != 2 {
 		t.Fatalf("%s: %v", r.JWKS(), err)
 	}
-	k := set.Keys[0]
+	testKey(t, r, set["keys"][0], first)
+	file, err := readKey(r.source.Load().SigningKeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testKey(t, r, set["keys"][1], file.id)
+}
+
+func testKey(t *testing.T, r *Ring, k map[string]string, id string) {
 	for _, name := range []string{"x", "y"} {
 		if raw, err := base64.RawURLEncoding.DecodeString(k[name]); err != nil || len(raw) != 32 {
 			t.Errorf("%s: %d bytes, %v, want 32", name, len(raw), err)
 		}
 		delete(k, name)
 	}
-	want := map[string]string{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": r.KeyID()}
+	want := map[string]string{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": id}
 	for name := range k {
 		if k[name] != want[name] {
 			t.Errorf("%s is %q, want %q", name, k[name], want[name])
@@ -226,9 +241,12 @@ func TestJWKS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, _ := parsed.Key(0)
-	if sum, err := public.Thumbprint(crypto.SHA256); err != nil || encode(sum) != r.KeyID() {
-		t.Errorf("kid %s, thumbprint %s, %v", r.KeyID(), encode(sum), err)
+	public, ok := parsed.LookupKeyID(id)
+	if !ok {
+		t.Fatalf("no key %s", id)
+	}
+	if sum, err := public.Thumbprint(crypto.SHA256); err != nil || encode(sum) != id {
+		t.Errorf("kid %s, thumbprint %s, %v", id, encode(sum), err)
 	}
 	if private, err := jwk.IsPrivateKey(public); err != nil || private {
 		t.Errorf("the published key is private: %v, %v", private, err)
@@ -257,6 +275,25 @@ func TestServeHTTP(t *testing.T) {
 		if (row.status == 405) != (h.Get("Allow") == "GET, HEAD") {
 			t.Errorf("%s: Allow: %q", row.method, h.Get("Allow"))
 		}
+	}
+	for _, row := range []struct {
+		held string
+		has  bool
+	}{
+		{etag(r.JWKS()), true}, {"W/" + etag(r.JWKS()), true}, {`"x", ` + etag(r.JWKS()), true}, {"*", true}, {`"x"`, false}, {"", false},
+	} {
+		w := httptest.NewRecorder()
+		req := httptest.NewRequest("GET", "/", nil)
+		req.Header.Set("If-None-Match", row.held)
+		r.ServeHTTP(w, req)
+		if got := w.Code == http.StatusNotModified && w.Body.Len() == 0; got != row.has || w.Header().Get("ETag") != etag(r.JWKS()) {
+			t.Errorf("If-None-Match: %s: %d, ETag %s", row.held, w.Code, w.Header().Get("ETag"))
+		}
+	}
+	before := etag(r.JWKS())
+	rotate(t, r)
+	if after := etag(r.JWKS()); after == before {
+		t.Error("another key set has the same tag")
 	}
 	c.ConsumerCache = 10 * time.Second
 	w := httptest.NewRecorder()
