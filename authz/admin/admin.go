@@ -24,6 +24,9 @@ type Status struct {
 	Routes   int       `json:"routes"`
 	Hosts    int       `json:"hosts"`
 	Keys     any       `json:"keys,omitempty"`
+
+	// Why the files as they are now cannot be read; what is loaded goes on.
+	Unread string `json:"unread,omitempty"`
 }
 
 // Config is what the API answers with. Status is required; the endpoints of what is nil are not there.

@@ -101,6 +101,8 @@ type JWT struct {
 	SigningKeyFile string   `yaml:"signing_key_file"` // PEM, EC P-256; generated and kept in DataDir when not given
 	Lifetime       Duration `yaml:"lifetime"`         // at most and by default 5m
 	ConsumerCache  Duration `yaml:"consumer_cache"`   // how long a consumer may cache the JWKS; 60m by default
+	RotateEvery    Duration `yaml:"rotate_every"`     // how long a generated key signs; 2160h (90 days) by default, 0s for until one rotates it
+	JWKSFile       string   `yaml:"jwks_file"`        // where the JWKS is kept up to date for consumers that read a file; none by default
 }
 
 // Paths are the URL paths that Doorward serves itself on each host.

@@ -10,6 +10,7 @@ func (c *Config) setDefaults() {
 		Header:        "X-Pomerium-Jwt-Assertion",
 		Lifetime:      Duration(maxTokenLifetime),
 		ConsumerCache: Duration(time.Hour),
+		RotateEvery:   Duration(90 * 24 * time.Hour),
 	}
 	c.Paths = Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"}
 	c.Edge = Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"}

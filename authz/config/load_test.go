@@ -53,6 +53,7 @@ func TestDefaults(t *testing.T) {
 		Session:   Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute)},
 		JWT: JWT{
 			Header: "X-Pomerium-Jwt-Assertion", Lifetime: Duration(5 * time.Minute), ConsumerCache: Duration(time.Hour),
+			RotateEvery: Duration(2160 * time.Hour),
 		},
 		Paths:       Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"},
 		Edge:        Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"},
@@ -108,7 +109,7 @@ socket_dir: run
 policies: [rules, extra.txt]
 routes_dir: routes
 session: {lifetime: 8h}
-jwt: {header: X-Identity, signing_key_file: fixtures/sec1.key, lifetime: 1m, consumer_cache: 5m}
+jwt: {header: X-Identity, signing_key_file: fixtures/sec1.key, lifetime: 1m, consumer_cache: 5m, rotate_every: 0s, jwks_file: jwks.json}
 paths: {prefix: /auth, jwks: /keys.json}
 trusted_hops: 2
 escaped_slashes: keep
@@ -175,7 +176,7 @@ func TestEverything(t *testing.T) {
 		{"auth_url", c.AuthURL.Origin(), "https://auth.localhost:8443"},
 		{"socket_dir", c.SocketDir, in("run")},
 		{"policies", c.Policies, []string{in("rules"), in("extra.txt")}},
-		{"jwt", c.JWT, JWT{"X-Identity", in("fixtures/sec1.key"), Duration(time.Minute), Duration(5 * time.Minute)}},
+		{"jwt", c.JWT, JWT{"X-Identity", in("fixtures/sec1.key"), Duration(time.Minute), Duration(5 * time.Minute), 0, in("jwks.json")}},
 		{"paths", c.Paths, Paths{"/auth", "/keys.json"}},
 		{"edge", c.Edge, Edge{2, "keep", "keep"}},
 		{"decision_log", c.DecisionLog, DecisionLog{in("decisions.log"), 1 << 30, 0, 0.25, []string{"email", "path"}}},

@@ -48,7 +48,9 @@ func (c *checker) all() {
 		c.route(c.routes[i], &c.c.Routes[i])
 	}
 	c.hosts()
-	c.decisionLog(c.root.key("decision_log")) // last, when every file that the configuration names has been read
+	// Last, when every file that the configuration names has been read:
+	c.decisionLog(c.root.key("decision_log"))
+	c.jwksFile(c.root.key("jwt").key("jwks_file"))
 }
 
 // listen checks the addresses: they parse, and no two of them are the same.
@@ -154,6 +156,9 @@ func (c *checker) lifetimes() {
 	}
 	if c.c.JWT.ConsumerCache <= 0 {
 		c.add(jwt.key("consumer_cache"), "must be more than 0s: a new key is published for so long before it signs")
+	}
+	if every, least := c.c.JWT.RotateEvery, max(3*c.c.JWT.ConsumerCache, Duration(time.Minute)); every != 0 && every < least {
+		c.add(jwt.key("rotate_every"), "%s is less than %s, the least with this consumer_cache; 0s is for rotation by hand only", every, least)
 	}
 }
 

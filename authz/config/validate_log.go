@@ -1,8 +1,6 @@
 package config
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -45,27 +43,11 @@ func (c *checker) decisionLog(p place) {
 	}
 }
 
-// logFile checks the path of a log file, which is absolute. The file need not exist; its directory must.
+// logFile checks the path of a log file.
 func (c *checker) logFile(p place, d *DecisionLog) {
 	if given := target(p.node).Value; !strings.ContainsAny(given, "./") {
 		c.add(p, "%q is not known; it is stderr, stdout, off, or the path of a file, as ./%s", shorten(given), shorten(given))
 		return
 	}
-	if _, read := c.files.read[d.To]; read {
-		c.add(p, "%s is a file of this configuration; name another", d.To)
-		return
-	}
-	for dir := range c.files.dirs {
-		if below(d.To, dir) {
-			c.add(p, "%s lies in a directory of this configuration, where each line would be taken for a change; choose another directory", d.To)
-			return
-		}
-	}
-	if info, err := os.Stat(d.To); err == nil && info.IsDir() {
-		c.add(p, "%s is a directory; name a file in it", d.To)
-		return
-	}
-	if dir := filepath.Dir(d.To); !exists(dir) {
-		c.add(p, "the directory %s does not exist; create it or correct the path", dir)
-	}
+	c.output(p, d.To)
 }

@@ -53,6 +53,8 @@ type planes struct {
 	loaded  *config.Config
 	headers []string // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
 	status  admin.Status
+	unread  string // why the files as they are could not be read
+	unkept  string // why jwks_file could not be written
 }
 
 // open builds everything of the first configuration, with nothing served yet. It fails rather than return planes that could not sign.
@@ -82,7 +84,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 		return nil, err
 	}
 	if p.ring, err = token.Open(ctx, token.Config{
-		Store: p.store, Sealer: sealer, SigningKeyFile: c.JWT.SigningKeyFile,
+		Store: p.store, Sealer: sealer, Settings: keySettings(c),
 		Lifetime: time.Duration(c.JWT.Lifetime), ConsumerCache: time.Duration(c.JWT.ConsumerCache),
 	}); err != nil {
 		return nil, err
@@ -144,6 +146,11 @@ func (p *planes) build(sealer *session.Sealer) error {
 // is applied. An error after that names what an Envoy did not take; everything else is served. Calls must not overlap.
 func (p *planes) apply(ctx context.Context, c *config.Config) error {
 	change, err := p.prepare(ctx, c)
+	if err == nil {
+		if err = p.ring.Adopt(ctx, keySettings(c)); err != nil {
+			change.discard()
+		}
+	}
 	if err != nil {
 		p.refused(c.Checksum, err)
 		return fmt.Errorf("refused, nothing of it is applied: %w", err)
@@ -178,6 +185,13 @@ type change struct {
 	resources  *xds.Resources
 	settings   *login.Settings
 	decisions  *decision.Target // nil when decisions go where they went
+}
+
+// discard gives up a change that is not applied.
+func (c *change) discard() {
+	if c.decisions != nil {
+		c.decisions.Discard()
+	}
 }
 
 // prepare builds a change and applies nothing. The error joins the problems of every part.
@@ -248,7 +262,6 @@ func (p *planes) fixed(c *config.Config) error {
 		{"data_dir", old.DataDir, c.DataDir},
 		{"socket_dir", old.SocketDir, c.SocketDir},
 		{"listen.internal", old.Listen.Internal, c.Listen.Internal},
-		{"jwt.signing_key_file", old.JWT.SigningKeyFile, c.JWT.SigningKeyFile},
 		{"jwt.lifetime", fmt.Sprint(old.JWT.Lifetime), fmt.Sprint(c.JWT.Lifetime)},
 		{"jwt.consumer_cache", fmt.Sprint(old.JWT.ConsumerCache), fmt.Sprint(c.JWT.ConsumerCache)},
 	} {
@@ -294,13 +307,24 @@ func (p *planes) refused(checksum string, err error) {
 	p.status.Refused, p.status.Problem = checksum, err.Error()
 }
 
+// read notes whether the configuration could be read from its files.
+func (p *planes) read(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unread = ""
+	if err != nil {
+		p.unread = err.Error()
+	}
+}
+
 // report is what the admin API shows.
 func (p *planes) report() admin.Status {
-	envoys := p.xds.Envoys()
+	envoys, keys := p.xds.Envoys(), p.keys()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.status
 	s.Version, s.Started, s.Envoys = version, p.started, envoys
+	s.Unread, s.Keys = p.unread, keys
 	s.Served = s.Served && len(envoys) > 0 && !slices.ContainsFunc(envoys, func(e xds.Envoy) bool { return !e.Current })
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -111,6 +112,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 	group.Go(func() error { return p.sessions.Run(inner) })
 	group.Go(func() error { return p.ring.Run(inner) })
 	group.Go(func() error { return p.login.Run(inner) })
+	group.Go(func() error { return p.keepKeys(inner) })
 	group.Go(func() error { return p.authz.Run(inner) })
 	group.Go(func() error {
 		defer stop()
@@ -229,12 +231,24 @@ func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.
 	})
 }
 
-// replaceFile writes a file whole, for readers that wait for it.
+// replaceFile writes a file whole, for readers that wait for it, and lets everybody read it. What is there before stays until then.
 func replaceFile(path string, data []byte) error {
-	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+	next := path + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // O_EXCL follows no link that somebody put there
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil { // whatever the umask is
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(next))
+	}
+	return err
 }
 
 // unixSocket listens on a path, in place of a socket that a killed process left there. The store's lock has made sure that no other doorward

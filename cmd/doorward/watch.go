@@ -66,6 +66,7 @@ func (r *reloader) reload(ctx context.Context, seen uint64) {
 	renew := time.Since(r.tried) > renewEvery
 	r.applied, r.tried = seen, time.Now()
 	next, err := config.Load(r.current.Path)
+	r.read(err)
 	if err == nil {
 		if files := next.Files(); !slices.Equal(files, r.files) {
 			r.files, r.applied = files, 0 // these have no fingerprint from before they were read: look again
