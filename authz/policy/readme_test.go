@@ -72,8 +72,55 @@ func TestREADME(t *testing.T) {
 			t.Errorf("policies/README.md has no package %s", name)
 		}
 	}
-	if strings.Contains(string(text), "\n    package ") {
-		t.Error("policies/README.md has a policy that is not in a block of its language")
+	for _, block := range indentation.FindAllString(fence.ReplaceAllString(string(text), ""), -1) {
+		if !strings.HasPrefix(block, "    policies/data.json ") {
+			t.Errorf("no test tries this block:\n%s", block)
+			continue
+		}
+		tryListing(t, block)
+	}
+}
+
+// indentation matches a code block that is indented.
+var indentation = regexp.MustCompile(`(?m)(^    .*\n)+`)
+
+// tryListing makes the files that a block lists, each with its text beside it, and has the policy among them decide.
+func tryListing(t *testing.T, block string) {
+	dir := t.TempDir()
+	files, name, column := map[string]string{}, "", 0
+	for line := range strings.Lines(block) {
+		line = line[4:]
+		if first, rest, _ := strings.Cut(line, " "); first != "" {
+			name, column = first, len(line)-len(strings.TrimLeft(rest, " "))
+		}
+		files[name] += line[column:]
+	}
+	decide := func(user string) bool {
+		for name, text := range files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set, err := Load(t.Context(), Config{Paths: []string{filepath.Join(dir, "policies")}})
+		if err != nil {
+			t.Fatalf("%s\n%v", block, err)
+		}
+		p, err := set.Policy("wiki")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Decide(t.Context(), &Input{User: &User{ID: user}, Session: &Session{}}).Allow
+	}
+	if !decide("mallory") {
+		t.Error("with open: true, mallory is denied")
+	}
+	files["policies/data.json"] = `{"open": false}`
+	if !decide("alice") || decide("mallory") {
+		t.Error("with open: false, alice is denied, who is among the tools, or mallory is not")
 	}
 }
 

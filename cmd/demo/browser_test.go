@@ -34,6 +34,7 @@ func TestInABrowser(t *testing.T) {
 		{"a link of another site does not sign out", linkOfAnotherSite},
 		{"a wrong password and a callback that is over", failedSignIns},
 		{"a fault of a page is noticed", faultsAreNoticed},
+		{"viewers read, admins write, from the README alone", readmeWalkthrough}, // last: it changes a policy
 	} {
 		t.Run(step.name, func(t *testing.T) { step.run(t, b) })
 	}

@@ -33,7 +33,8 @@ type demo struct {
 	grafana   net.Listener
 	wiki      net.Listener
 	recorder  upstream.Recorder
-	socketDir string // "" for the default
+	socketDir string   // "" for the default
+	changed   []string // policies that are not as the demo has them
 	closers   []func()
 }
 

@@ -123,6 +123,42 @@ func TestTheConfigurationIsGood(t *testing.T) {
 	}
 }
 
+// TestWhatAPersonChangedIsKept starts over a policy that somebody edited, and over one that they deleted.
+func TestWhatAPersonChangedIsKept(t *testing.T) {
+	d := newDemo(t)
+	if err := d.openPorts(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if _, err := d.writeSite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := d.policiesNote(), " (yours to edit: a start leaves what you change)"; got != want {
+		t.Errorf("at first it says %q, want %q", got, want)
+	}
+	shipped := read(d.path("policies/grafana.rego"))
+	const mine = "package wiki\n\nallow := false\n"
+	for name, text := range map[string]string{"wiki.rego": mine, "notes.rego": "package notes\n"} {
+		if err := os.WriteFile(d.path("policies/"+name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(d.path("policies/grafana.rego")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.writeSite(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"wiki.rego": mine, "notes.rego": "package notes\n", "grafana.rego": shipped} {
+		if got := read(d.path("policies/" + name)); got != want || want == "" {
+			t.Errorf("policies/%s holds\n%s\nwant\n%s", name, got, want)
+		}
+	}
+	if got, want := d.policiesNote(), " (changed: wiki.rego; delete a file to get the demo's own back)"; got != want {
+		t.Errorf("then it says %q, want %q", got, want)
+	}
+}
+
 func TestAPortInUse(t *testing.T) {
 	for offset, part := range []string{"https", "http", "provider"} {
 		t.Run(part, func(t *testing.T) {

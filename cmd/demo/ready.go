@@ -85,15 +85,23 @@ func dialLocalhost(ctx context.Context, network, addr string) (net.Conn, error) 
 func (d *demo) announce() {
 	fmt.Fprintf(d.out, "ready: https://grafana.localhost:%d/  users: %s (password = name)\n", d.port, userNames())
 	for _, line := range [][2]string{
-		{"wiki", fmt.Sprintf("https://wiki.localhost:%d/ (everybody reads, engineering writes)", d.port)},
+		{"wiki", fmt.Sprintf("https://wiki.localhost:%d/ (who may change it is up to policies/wiki.rego)", d.port)},
 		{"public", fmt.Sprintf("https://grafana.localhost:%d/public/ (no sign-in)", d.port)},
 		{"you", fmt.Sprintf("https://grafana.localhost:%d/.pomerium/ (who you are, sign out)", d.port)},
 		{"routes", d.shown("doorward.yaml") + " (an edit is served within a second)"},
-		{"policies", d.shown("policies")},
+		{"policies", d.shown("policies") + d.policiesNote()},
 		{"CA", d.shown(caFile) + " (trust it, or accept the browser's warning)"},
 		{"log", d.shown("doorward.log")},
 		{"decisions", d.shown("decisions.log") + " (a line for each request)"},
 	} {
 		fmt.Fprintf(d.out, "  %-9s %s\n", line[0], line[1])
 	}
+}
+
+// policiesNote says whose the policies are.
+func (d *demo) policiesNote() string {
+	if len(d.changed) == 0 {
+		return " (yours to edit: a start leaves what you change)"
+	}
+	return fmt.Sprintf(" (changed: %s; delete a file to get the demo's own back)", strings.Join(d.changed, ", "))
 }

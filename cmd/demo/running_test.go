@@ -28,6 +28,7 @@ import (
 // running is the demo as a person runs it: its own process, with doorward and Envoy below it.
 type running struct {
 	*demo          // port and directory
+	bin     string // the directory of the programs
 	control string // address
 }
 
@@ -36,7 +37,7 @@ type running struct {
 func runDemo(t *testing.T) *running {
 	t.Helper()
 	bin := build(t)
-	r := &running{demo: newDemo(t), control: freeAddress(t)}
+	r := &running{demo: newDemo(t), bin: bin, control: freeAddress(t)}
 	cmd := exec.Command(filepath.Join(bin, "demo"), "--dir", r.dir, "--control", r.control)
 	cmd.Env = append(os.Environ(), "DEMO_PORT="+strconv.Itoa(r.port))
 	cmd.Stderr = t.Output()

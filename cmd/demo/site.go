@@ -28,7 +28,8 @@ const (
 //go:embed site
 var site embed.FS
 
-// writeSite writes configuration, policies and the client's secret, which it returns. Other files in the directory are left alone.
+// writeSite writes configuration, policies and the client's secret, which it returns. Other files in the directory are left alone, and so
+// are policies that are there: a person may have changed them.
 func (d *demo) writeSite() (secret string, err error) {
 	for _, dir := range []string{"policies", "routes", "secrets", "data"} {
 		if err := os.MkdirAll(d.path(dir), 0o700); err != nil {
@@ -39,24 +40,37 @@ func (d *demo) writeSite() (secret string, err error) {
 	if err := os.WriteFile(d.path("secrets/oidc"), []byte(secret+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("write the client's secret: %w", err)
 	}
-	policies, err := fs.Sub(site, "site/policies")
-	if err != nil {
-		return "", err
-	}
-	err = fs.WalkDir(policies, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(policies, name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(d.path("policies/"+name), text, 0o600)
-	})
-	if err != nil {
+	if err := d.writePolicies(); err != nil {
 		return "", fmt.Errorf("write the policies: %w", err)
 	}
 	return secret, d.writeConfig()
+}
+
+// writePolicies writes those that are missing, and notes which of the others are no longer the demo's own.
+func (d *demo) writePolicies() error {
+	entries, err := fs.ReadDir(site, "site/policies")
+	if err != nil {
+		return err
+	}
+	d.changed = nil
+	for _, entry := range entries {
+		text, err := fs.ReadFile(site, "site/policies/"+entry.Name())
+		if err != nil {
+			return err
+		}
+		file := d.path("policies/" + entry.Name())
+		switch there, err := os.ReadFile(file); {
+		case errors.Is(err, fs.ErrNotExist):
+			if err := os.WriteFile(file, text, 0o600); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case !bytes.Equal(there, text):
+			d.changed = append(d.changed, entry.Name())
+		}
+	}
+	return nil
 }
 
 // writeConfig fills in the ports. The configuration appears whole or not at all.

@@ -235,6 +235,8 @@ func (x *tab) run(script string) {
 	}
 }
 
+func awaited(p *runtime.EvaluateParams) { p.AwaitPromise = new(true) }
+
 func asPerson(p *runtime.EvaluateParams) { p.UserGesture = new(true) }
 
 // text is what the page shows, in one line.

@@ -35,7 +35,7 @@ func NewWiki(s Settings) (*Wiki, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Wiki{verifier: verifier, pages: pages, mux: http.NewServeMux(), text: "Everybody may read this. Engineering may change it.", author: "the demo"}
+	k := &Wiki{verifier: verifier, pages: pages, mux: http.NewServeMux(), text: "Who may read and who may change this is up to policies/wiki.rego.", author: "the demo"}
 	k.mux.HandleFunc("GET /{$}", k.read)
 	k.mux.HandleFunc("POST /{$}", k.change)
 	k.mux.HandleFunc("/headers", headers)
