@@ -55,6 +55,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if !known || !sent.has(v.route.reads) {
 		return v.because(unavailable, errHeaders)
 	}
+	if v.route.body && req.bodyLimit == "" {
+		return v.because(unavailable, errBody)
+	}
 	if req.host != v.route.host || req.sni != v.route.host {
 		return v.because(misdirected, errMisdirected)
 	}
@@ -72,7 +75,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	}
 	in := input(v.route, req, v.session, v.hash)
 	if v = v.judge(ctx, s.decisions, in); v.route.shadow != nil {
-		s.shadows.offer(req.id, in, v, sent)
+		s.shadows.offer(req, in, v, sent)
 	}
 	if v.outcome == allowed && v.session != nil && v.route.PassIdentity() {
 		if v.jwt, v.cause = s.mint(v.route, v.session, &v.decision); v.cause != nil {
@@ -116,6 +119,7 @@ func (v verdict) stranger() verdict {
 var (
 	errUnknownRevision = errors.New("the route's revision is not known here: Envoy has a configuration that this program does not have")
 	errHeaders         = errors.New("not every header that the policy reads was sent by Envoy: its ext_authz filter is not the one of this configuration")
+	errBody            = errors.New("the policy reads the request's body and Envoy's route does not send it: the route is not the one of this configuration")
 	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")
 )
 
@@ -154,8 +158,11 @@ func input(r *route, req *request, s *session.Session, hash string) *policy.Inpu
 		Route: r.input,
 		Request: policy.Request{
 			Method: req.method, Scheme: req.scheme, Host: req.host, Path: req.path, Query: req.query,
-			Headers: req.visible, Names: req.names, ClientIP: req.clientIP,
+			Headers: req.visible, Names: req.names, ClientIP: req.clientIP, Target: req.target, Authority: req.authority,
 		},
+	}
+	if r.asks {
+		in.Request.Attribute = req.attribute
 	}
 	if s != nil {
 		one.user = policy.User(s.User)

@@ -148,7 +148,7 @@ func TestRecentIsBounded(t *testing.T) {
 		t.Errorf("%d are kept", got)
 	}
 	for i := range d.recent.others.slots {
-		if k := d.recent.others.slots[i].Load(); k == nil || k.request.size > recentBytes {
+		if k := d.recent.others.slots[i].Load(); k == nil || len(k.request.question) > recentBytes {
 			t.Fatalf("slot %d holds %v", i, k)
 		}
 	}

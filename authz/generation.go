@@ -29,6 +29,8 @@ type route struct {
 	policy   *policy.Policy
 	input    policy.Route
 	reads    headerSet
+	body     bool // the policy reads the request's body
+	asks     bool // the policy, or the shadow policy, reads what only Envoy's whole question has
 	edge     *edge
 	digest   string // of the policy, shortened
 	faults   *gate
@@ -77,6 +79,8 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		policy:   p,
 		input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
 		reads:    read(p),
+		body:     p.Reads().Body,
+		asks:     asks(p),
 		edge:     shared,
 		digest:   shortDigest(p),
 		faults:   new(gate),
@@ -89,9 +93,10 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		return nil, fmt.Errorf("%s:%d: routes[%s].shadow_policy: %w", r.Source.File, r.Source.Line, r.Name, err)
 	}
 	shadow := *made
-	shadow.Policy, shadow.policy, shadow.reads = r.ShadowPolicy, p, read(p)
+	shadow.Policy, shadow.policy, shadow.reads, shadow.body = r.ShadowPolicy, p, read(p), p.Reads().Body
 	shadow.digest = shortDigest(p)
 	made.shadow = &shadow
+	made.asks = made.asks || asks(p)
 	return made, nil
 }
 
@@ -113,6 +118,14 @@ func (r *route) unmet(s *session.Session, now time.Time) string {
 		return "the session's provider is no longer configured"
 	}
 	return r.demand.Unmet(s, now)
+}
+
+func asks(p *policy.Policy) bool { return len(p.Reads().Plugin) > 0 || p.Reads().Certificate }
+
+// Body says whether Envoy has to send the bodies of a route's requests: its policy or its shadow policy reads them.
+func (g *Generation) Body(name string) bool {
+	r := g.routes[name]
+	return r != nil && (r.body || r.shadow != nil && r.shadow.body)
 }
 
 // Revision returns the current revision of a route, or "" for a name that there is not.

@@ -23,7 +23,7 @@ func (s *Server) record(req *request, v verdict, status int, start time.Time) {
 	}
 	switch {
 	case s.Decisions == nil:
-	case req.size > recentBytes:
+	case len(req.question) > recentBytes:
 		s.Decisions.Add(k.apart())
 	default:
 		s.Decisions.Add(k)

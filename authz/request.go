@@ -13,6 +13,7 @@ import (
 const (
 	contextRoute    = "route"
 	contextRevision = "revision"
+	contextBody     = "body" // how many bytes of a body Envoy sends, or bodyNone; not there where it sends none
 )
 
 // request is what a check reads of Envoy's question. Header names are in lower case, as Envoy has them.
@@ -30,7 +31,8 @@ type request struct {
 	mapped          bool   // a header map was there
 	headers         []header
 	cookie          string // the value of our cookie, "" without one
-	size            int    // of the question, in bytes
+	question        string // all of it, encoded
+	bodyLimit       string // contextBody
 }
 
 // header is one header line. The value has the bytes that the client sent.
@@ -46,7 +48,7 @@ func parseRequest(in string) (*request, error) {
 		headers [usualHeaders]header
 	}
 	req := &one.request
-	req.headers, req.size = one.headers[:0], len(in)
+	req.headers, req.question = one.headers[:0], in
 	err := wireCheckRequest(req, in)
 	if id, ok := req.first("x-request-id"); ok && plainID(id) {
 		req.id = id // Envoy's own, which its access log and the upstream have too
@@ -69,6 +71,9 @@ func parseRequest(in string) (*request, error) {
 		return req, fmt.Errorf("path %q does not begin with a slash", clip(req.path))
 	}
 	if err := req.checkConnection(); err != nil {
+		return req, err
+	}
+	if err := req.markPartial(); err != nil {
 		return req, err
 	}
 	return req, req.findCookie()

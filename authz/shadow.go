@@ -52,16 +52,16 @@ func (s *shadows) count(route string) *ShadowCount {
 }
 
 // offer has the request evaluated by the route's shadow policy, if it has one and Envoy has sent what that reads.
-func (s *shadows) offer(id string, in *policy.Input, real verdict, sent headerSet) {
+func (s *shadows) offer(req *request, in *policy.Input, real verdict, sent headerSet) {
 	shadow := real.route.shadow
-	if shadow == nil || !sent.has(shadow.reads) {
+	if shadow == nil || !sent.has(shadow.reads) || shadow.body && req.bodyLimit == "" {
 		return
 	}
 	if in.User == nil && !real.route.Anonymous() && !shadow.Anonymous() {
 		return // neither is asked about strangers
 	}
 	select {
-	case s.queue <- shadowed{id, in, real}:
+	case s.queue <- shadowed{req.id, in, real}:
 	default:
 		s.count(real.route.Name).Dropped.Add(1)
 	}

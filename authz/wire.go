@@ -94,6 +94,8 @@ func (r *request) addExtension(value string) error {
 		return text(func(r *request) *string { return &r.route })(r, entry[2])
 	case contextRevision:
 		return text(func(r *request) *string { return &r.revision })(r, entry[2])
+	case contextBody:
+		return text(func(r *request) *string { return &r.bodyLimit })(r, entry[2])
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,8 +73,10 @@ func extAuthz(headers []string) *extauthzv3.ExtAuthz {
 		ValidateMutations:   true,
 		EncodeRawHeaders:    true,
 		IncludeTlsSession:   true,
-		ClearRouteCache:     false, // the route that was decided is the one that is taken
-		StatPrefix:          "doorward",
+		// Of the TLS handshake, for policies that read it. No header is its equal: x-forwarded-client-cert is taken from every request.
+		IncludePeerCertificate: true,
+		ClearRouteCache:        false, // the route that was decided is the one that is taken
+		StatPrefix:             "doorward",
 	}
 	if headers != nil {
 		filter.AllowedHeaders = exactly(headers)
@@ -103,14 +106,30 @@ func exactly(names []string) *matcherv3.ListStringMatcher {
 	return list
 }
 
-// checked is the per-route setting of a route that ext_authz decides: it says which route this is, in which revision.
-func checked(route, revision string) map[string]*anypb.Any {
+// checked is the per-route setting of a route that ext_authz decides: it says which route this is, in which revision, and how much of a
+// body is sent.
+func checked(route, revision string, b body) map[string]*anypb.Any {
+	settings := &extauthzv3.CheckSettings{ContextExtensions: map[string]string{ContextRoute: route, ContextRevision: revision}}
+	switch {
+	case b.limit == 0:
+		settings.DisableRequestBodyBuffering = true
+	case b.stream:
+		settings.DisableRequestBodyBuffering = true
+		settings.ContextExtensions[ContextBody] = ContextBodyNone
+	default:
+		// More than the limit is no error: the policy decides on what it is shown.
+		settings.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: b.limit, AllowPartialMessage: true}
+		settings.ContextExtensions[ContextBody] = strconv.Itoa(int(b.limit))
+	}
 	return map[string]*anypb.Any{authzName: mustPack(&extauthzv3.ExtAuthzPerRoute{
-		Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &extauthzv3.CheckSettings{
-			ContextExtensions:           map[string]string{ContextRoute: route, ContextRevision: revision},
-			DisableRequestBodyBuffering: true,
-		}},
+		Override: &extauthzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: settings},
 	})}
+}
+
+// body is what ext_authz is sent of requests' bodies.
+type body struct {
+	limit  uint32 // bytes; 0 where no policy reads it
+	stream bool   // gRPC, whose messages may wait for answers: it is never held back
 }
 
 // unchecked turns ext_authz off on a route that has no upstream but Doorward.

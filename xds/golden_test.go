@@ -54,7 +54,8 @@ func buildFile(t *testing.T, path string) *Resources {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Build(Input{Config: c, Revision: revisionOf, Certificate: fixture})
+	readsBody := func(route string) bool { return strings.HasSuffix(route, "-body") }
+	r, err := Build(Input{Config: c, Revision: revisionOf, Body: readsBody, Certificate: fixture})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,6 +78,17 @@ func anyPath() *routev3.RouteMatch {
 	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
 }
 
+// grpcContent matches the content types of gRPC, gRPC-Web among them.
+func grpcContent() *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name: "content-type",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "application/grpc"},
+			IgnoreCase:   true,
+		}},
+	}
+}
+
 // rewritePath sets how the path changes on its way to the upstream.
 func rewritePath(r config.Route, action *routev3.RouteAction) {
 	switch {

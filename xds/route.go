@@ -14,6 +14,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -44,9 +46,9 @@ func (s siteInput) routeConfiguration() (*routev3.RouteConfiguration, error) {
 	routes := append(guards(s.host), ownRoutes(s.paths)...)
 	var errs []error
 	for i, r := range s.routes {
-		route, err := route(r, s.revisions[i], s.targets[i])
+		made, err := s.route(i)
 		errs = append(errs, inRoute(r, err))
-		routes = append(routes, route)
+		routes = append(routes, made...)
 	}
 	if len(s.routes) == 0 {
 		routes = append(routes, userPageRedirect(s.paths, s.origin))
@@ -121,12 +123,25 @@ func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
 	}
 }
 
-// route is one route of the configuration, in the revision that ext_authz is to decide by.
-func route(r config.Route, revision string, targets []target) (*routev3.Route, error) {
+// route is one route of the configuration, in the revision that ext_authz is to decide by. Where the policy reads bodies it is two, of which the
+// first takes gRPC.
+func (s siteInput) route(i int) ([]*routev3.Route, error) {
+	r, limit := s.routes[i], s.bodies[i]
+	out, err := route(r, checked(r.Name, s.revisions[i], body{limit: limit}), s.targets[i])
+	if err != nil || limit == 0 {
+		return []*routev3.Route{out}, err
+	}
+	stream := proto.Clone(out).(*routev3.Route)
+	stream.Match.Headers = append(stream.Match.Headers, grpcContent())
+	stream.TypedPerFilterConfig = checked(r.Name, s.revisions[i], body{limit: limit, stream: true})
+	return []*routev3.Route{stream, out}, stream.ValidateAll()
+}
+
+func route(r config.Route, check map[string]*anypb.Any, targets []target) (*routev3.Route, error) {
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   match(r),
-		TypedPerFilterConfig:    checked(r.Name, revision),
+		TypedPerFilterConfig:    check,
 		RequestHeadersToAdd:     setHeaders(r.SetRequestHeaders),
 		RequestHeadersToRemove:  r.RemoveRequestHeaders,
 		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),

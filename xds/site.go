@@ -71,6 +71,7 @@ type siteInput struct {
 	site
 	paths     config.Paths
 	revisions []string   // of each route
+	bodies    []uint32   // of each route: how many bytes of a body the policy is shown, 0 for none
 	targets   [][]target // of each route
 	chain     []byte     // of the certificate, PEM
 	key       []byte
@@ -85,6 +86,11 @@ func inputOf(in Input, s site) (siteInput, error) {
 		errs = append(errs, inRoute(r, err))
 		out.targets = append(out.targets, targets)
 		out.revisions = append(out.revisions, in.Revision(r.Name))
+		limit := uint32(0)
+		if in.Body != nil && in.Body(r.Name) {
+			limit = r.PolicyBodyBytes
+		}
+		out.bodies = append(out.bodies, limit)
 	}
 	var err error
 	out.chain, out.key, err = in.Certificate(s.host)

@@ -28,6 +28,8 @@ const (
 	// Keys of ext_authz's context_extensions.
 	ContextRoute    = "route"
 	ContextRevision = "revision"
+	ContextBody     = "body" // how many bytes of the body are sent, or ContextBodyNone; only where the policy reads it
+	ContextBodyNone = "none"
 	// MetadataHeaders is the gRPC metadata of a Check that names the set of headers Envoy was told to send: HeaderSet of it.
 	MetadataHeaders = "x-doorward-headers"
 )
@@ -36,6 +38,7 @@ const (
 type Input struct {
 	Config   *config.Config
 	Revision func(route string) string // of a route, by name
+	Body     func(route string) bool   // the policy of a route, by name, reads the bodies of requests; nil for none
 	// Certificate returns the PEM chain and key for a host, exact and lower case.
 	Certificate func(host string) (chain, key []byte, err error)
 	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them. HeaderClientIP is to be one.

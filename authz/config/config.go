@@ -170,8 +170,9 @@ type Route struct {
 	Path   string `yaml:"path"`   // exact
 	Regex  string `yaml:"regex"`  // RE2 over the whole path
 
-	Policy              string          `yaml:"policy"`        // required: a built-in or a Rego package
-	ShadowPolicy        string          `yaml:"shadow_policy"` // evaluated beside policy on live traffic; what differs is logged and counted
+	Policy              string          `yaml:"policy"`            // required: a built-in or a Rego package
+	ShadowPolicy        string          `yaml:"shadow_policy"`     // evaluated beside policy on live traffic; what differs is logged and counted
+	PolicyBodyBytes     uint32          `yaml:"policy_body_bytes"` // of a request's body that a policy which reads it is shown; 8192 by default
 	AllowAnonymous      bool            `yaml:"allow_anonymous"`
 	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
 	IDP                 Names           `yaml:"idp"`                   // names of the providers whose users may come; none means all

@@ -24,6 +24,7 @@ func defaultDecisionLog() DecisionLog {
 func (r *Route) setDefaults() {
 	timeout, idle := Duration(30*time.Second), Duration(5*time.Minute)
 	r.Unauthenticated, r.Timeout, r.IdleTimeout = Login, &timeout, &idle
+	r.PolicyBodyBytes = 8 << 10
 }
 
 func (idp *IDP) setDefaults() {

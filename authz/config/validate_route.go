@@ -15,6 +15,8 @@ const (
 	maxEntriesPerRoute = 100
 	// maxBody is the longest body of a direct response that Envoy takes by default, in bytes.
 	maxBody = 4096
+	// maxPolicyBody is what Envoy may hold of each request's body, and send with its question, which gRPC bounds at 4 MiB.
+	maxPolicyBody = 1 << 20
 )
 
 // upstreamKeys are the keys that say something only of a route with `to`.
@@ -81,6 +83,9 @@ func (c *checker) access(p place, r *Route) {
 			shorten(r.ShadowPolicy), PolicyAnyAuthenticatedUser, PolicyPublic)
 	case r.ShadowPolicy == r.Policy:
 		c.add(p.key("shadow_policy"), "is the route's own policy; name the one that may take its place, or remove it")
+	}
+	if r.PolicyBodyBytes == 0 || r.PolicyBodyBytes > maxPolicyBody {
+		c.add(p.key("policy_body_bytes"), "must be 1 to %d bytes", maxPolicyBody)
 	}
 	switch {
 	case !p.has("policy"):

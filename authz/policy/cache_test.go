@@ -3,8 +3,11 @@ package policy
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"reflect"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +71,76 @@ func TestCacheAsks(t *testing.T) {
 				t.Errorf("the cache says %+v, the policy %+v", got, plain)
 			}
 		})
+	}
+}
+
+// TestCacheAsksEnvoy changes one part of Envoy's question between two requests.
+func TestCacheAsksEnvoy(t *testing.T) {
+	for _, row := range []struct {
+		rego   string
+		change string // a text of facts, or a header
+		hit    bool
+	}{
+		{`allow if input.attributes.request.http.method`, "method", false},
+		{`allow if input.attributes.request.http.method`, "path", true},
+		{`allow if input.attributes.request.http.path`, "query", false},
+		{`allow if input.attributes.request.http.host`, "host", false},
+		{`allow if input.attributes.request.http.scheme`, "scheme", false},
+		{`allow if input.attributes.request.http.protocol`, "protocol", false},
+		{`allow if input.attributes.request.http.size`, "size", false},
+		{`allow if input.attributes.request.http.body`, "body", false},
+		{`allow if input.attributes.request.http.body`, "peer", true},
+		{`allow if input.attributes.request.http.headers["x-a"]`, "header x-a", false},
+		{`allow if input.attributes.request.http.headers["x-a"]`, "header x-b", true},
+		{`allow if input.attributes.request.http.headers[_] == "x"`, "header x-b", false},
+		{`allow if input.attributes.request.http.headers[":method"]`, "method", false},
+		{`allow if input.attributes.source.principal`, "principal", false},
+		{`allow if input.attributes.source.principal`, "peer", true},
+		{`allow if input.attributes.source.labels.a`, "peer label", false},
+		{`allow if input.attributes.source.address.socketAddress.address`, "peer", false},
+		{`allow if input.attributes.source.address.socketAddress.address`, "port", true},
+		{`allow if input.attributes.source.address.socketAddress.portValue`, "port", false},
+		{`allow if input.attributes.source.certificate`, "certificate", false},
+		{`allow if input.attributes.destination`, "local", true}, // only whether there is one
+		{`allow if input.attributes.destination.address.socketAddress.address`, "local", false},
+		{`allow if input.attributes.contextExtensions.a`, "extension", false},
+		{`allow if input.attributes.metadataContext.filterMetadata.a`, "metadata", false},
+		{`allow if input.attributes.tlsSession.sni`, "sni", false},
+		{`allow if input.parsed_path[0]`, "path", false},
+		{`allow if input.parsed_query.a`, "query", false},
+		{`allow if input.parsed_body.a`, "body", false},
+		{`allow if input.parsed_body.a`, "header content-type", false},
+		{`allow if input.parsed_body.a`, "header content-length", false},
+		{`allow if input.truncated_body`, "header x-envoy-auth-partial-body", false},
+		{`allow if input.source_principal`, "principal", false},
+		{`allow if input.version.ext_authz`, "principal", true},
+		{`allow if input.client_certificate.subject`, "certificate", false},
+	} {
+		g := &generator{Rand: rand.New(rand.NewPCG(1, 2))}
+		before := g.facts()
+		for _, name := range texts {
+			before.text[name] = "1"
+		}
+		before.text["certificate"], before.text["body"] = "0", "a"
+		before.headers = map[string]string{}
+		after := *before
+		after.text, after.headers = maps.Clone(before.text), maps.Clone(before.headers)
+		if header, is := strings.CutPrefix(row.change, "header "); is {
+			after.headers[header] = "2"
+		} else {
+			after.text[row.change] = map[string]string{"certificate": "1"}[row.change] + "2"
+			after.text["certificate"] = after.text["certificate"][:1]
+		}
+		c, p := NewCache(100, 1<<20), compilePackage(t, row.rego)
+		c.Decide(t.Context(), p, before.input())
+		c.Decide(t.Context(), p, after.input())
+		want := "0 hits 2 misses 0 bypassed"
+		if row.hit {
+			want = "1 hits 1 misses 0 bypassed"
+		}
+		if stats(c) != want {
+			t.Errorf("%s, %s: got %s, want %s", row.rego, row.change, stats(c), want)
+		}
 	}
 }
 

@@ -24,9 +24,14 @@ func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 					message := fmt.Sprintf("there is no %s%s", missing, didYouMean(missing.String(), n.near(missing)))
 					problems = append(problems, config.Problem{Position: position(t.Location), Message: message})
 				}
-			case ref.HasPrefix(headersRef) && len(ref) > len(headersRef):
-				if p := headerProblem(ref[len(headersRef)], t.Location); p != nil {
-					problems = append(problems, *p)
+			default:
+				for d, headers := range headerRefs {
+					if !ref.HasPrefix(headers) || len(ref) == len(headers) {
+						continue
+					}
+					if p := headerProblem(d, ref[len(headers)], t.Location); p != nil {
+						problems = append(problems, *p)
+					}
 				}
 			}
 			return false
@@ -35,8 +40,11 @@ func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 	return problems
 }
 
-// headersRef is input.request.headers.
-var headersRef = ast.MustParseRef("input.request.headers")
+// headerRefs are the documents of headers, and where they are.
+var headerRefs = map[document]ast.Ref{
+	docHeaders:     ast.MustParseRef("input.request.headers"),
+	docHTTPHeaders: ast.MustParseRef("input.attributes.request.http.headers"),
+}
 
 // missingPrefix is the shortest beginning of a reference that no rule is at, above or below, and no document has; nil when there is none.
 func missingPrefix(c *ast.Compiler, d *documents, ref ast.Ref) ast.Ref {
@@ -48,10 +56,11 @@ func missingPrefix(c *ast.Compiler, d *documents, ref ast.Ref) ast.Ref {
 	return nil
 }
 
-// headerProblem says why no request has the header that a constant names; nil when it can.
-func headerProblem(name *ast.Term, at *ast.Location) *config.Problem {
+// headerProblem says why a document of headers never has the one that a constant names; nil when it can, and for other documents.
+func headerProblem(d document, name *ast.Term, at *ast.Location) *config.Problem {
+	headers := headerRefs[d]
 	text, ok := name.Value.(ast.String)
-	if !ok {
+	if headers == nil || !ok || d == docHTTPHeaders && slices.Contains(pseudoHeaders, string(text)) {
 		return nil
 	}
 	if name.Location != nil {
@@ -60,9 +69,9 @@ func headerProblem(name *ast.Term, at *ast.Location) *config.Problem {
 	lower := strings.ToLower(string(text))
 	switch {
 	case !isToken(lower):
-		return &config.Problem{Position: position(at), Message: fmt.Sprintf("%q is no header's name, so input.request.headers[%q] is never there", string(text), string(text))}
+		return &config.Problem{Position: position(at), Message: fmt.Sprintf("%q is no header's name, so %s[%q] is never there", string(text), headers, string(text))}
 	case lower != string(text):
-		return &config.Problem{Position: position(at), Message: fmt.Sprintf("header names are in lower case: input.request.headers[%q] is never there; write %q", string(text), lower)}
+		return &config.Problem{Position: position(at), Message: fmt.Sprintf("header names are in lower case: %s[%q] is never there; write %q", headers, string(text), lower)}
 	}
 	return nil
 }

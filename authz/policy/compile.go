@@ -26,6 +26,10 @@ func parseAll(sources []source) (map[string]*ast.Module, config.Problems) {
 				Position: config.Position{File: s.file, Line: 1, Column: 1},
 				Message:  "is empty: a policy begins with its package",
 			})
+		case err != nil && isV0(s.file, s.text):
+			found := problemsOf(s.file, err, nil)[0]
+			found.Message += "; the file is Rego v0, which `doorward policy fmt --write` turns into v1 (as does `opa fmt --write --v0-v1`)"
+			problems = append(problems, found)
 		case err != nil:
 			problems = append(problems, problemsOf(s.file, err, nil)...)
 		case !s.library && isLibrary(m.Package.Path):
@@ -38,6 +42,12 @@ func parseAll(sources []source) (map[string]*ast.Module, config.Problems) {
 		}
 	}
 	return modules, problems
+}
+
+// isV0 says whether text that is no Rego v1 is Rego of before OPA 1.0.
+func isV0(file, text string) bool {
+	_, err := ast.ParseModuleWithOpts(file, text, ast.ParserOptions{RegoVersion: ast.RegoV0, Capabilities: capabilities()})
+	return err == nil
 }
 
 // compileAll compiles the modules together. OPA stops at the first of its stages that finds a fault, and a file that does not parse makes

@@ -69,6 +69,9 @@ func (a *analysis) run(entries []ast.Ref) {
 		}
 		for i := 0; i < len(a.rules); i++ {
 			a.rule(a.rules[i])
+			if !a.reads.plugin && namesPlugin(a.rules[i]) {
+				a.reads.namesPlugin()
+			}
 		}
 	}
 }
@@ -92,6 +95,23 @@ func (a *analysis) rule(r *ast.Rule) {
 		a.body(r.Body)
 		if r.Head.Value != nil {
 			a.result(a.owner, a.value(r.Head.Value))
+		}
+		a.changing()
+	}
+}
+
+// changing notes a read of what no two requests have in common.
+func (a *analysis) changing() {
+	for _, part := range [...]struct {
+		of   document
+		name string
+		why  string
+	}{
+		{docAttributesRequest, "time", "input.attributes.request.time is another one for each request"},
+		{docHTTP, "id", "input.attributes.request.http.id is another one for each request"},
+	} {
+		if a.reads.why == "" && a.reads.has(part.of, part.name) {
+			a.reads.unsteady(place(a.at) + ": " + part.why)
 		}
 	}
 }
@@ -137,6 +157,7 @@ func (a *analysis) expr(e *ast.Expr) {
 	default:
 		a.reads.whole(docInput)
 	}
+	a.changing()
 }
 
 // with reads the replacement whole: below it `input` may be something that the real input is a part of.
@@ -383,10 +404,8 @@ func (a *analysis) step(d document, path ast.Ref) document {
 			return 0
 		}
 		a.reads.part(d, string(name))
-		if d == docHeaders {
-			if p := headerProblem(t, a.at); p != nil {
-				a.problems = append(a.problems, *p)
-			}
+		if p := headerProblem(d, t, a.at); p != nil {
+			a.problems = append(a.problems, *p)
 		}
 		inner, ok := nested[d][string(name)]
 		if !ok {

@@ -30,9 +30,11 @@ func (g *generator) fresh() string {
 
 // leaf is an expression for one value.
 func (g *generator) leaf() string {
-	switch g.IntN(13) {
+	switch g.IntN(15) {
 	case 12:
 		return "data." + g.pick("d.text", "d.m.a", "d.m.b", `d.m["x-a"]`, "d.list[0]", "d.list[_]", "q.m.name", fmt.Sprintf("d.m[%s]", g.leafIn()))
+	case 13, 14:
+		return g.plugin()
 	case 0:
 		return "input.user." + g.pick("id", "email", "name", "email_verified", "claims.a", "claims.b", "claims")
 	case 1:
@@ -44,7 +46,7 @@ func (g *generator) leaf() string {
 	case 5:
 		return "input.request.query." + g.pick("a[0]", "b", "c[_]")
 	case 6:
-		return fmt.Sprintf("object.get(%s, %s, %s)", g.document(), g.pick(`"name"`, `"host"`, `["headers", "x-a"]`, `["claims", "a"]`, g.leafIn()), g.word())
+		return fmt.Sprintf("object.get(%s, %s, %s)", g.document(), g.pick(`"name"`, `"host"`, `"principal"`, `["headers", "x-a"]`, `["claims", "a"]`, `["address", "socketAddress", "address"]`, g.leafIn()), g.word())
 	case 7:
 		return fmt.Sprintf("lower(sprintf(%q, [%s]))", "%v", g.leafOrWord())
 	case 8:
@@ -59,6 +61,27 @@ func (g *generator) leaf() string {
 	return "input.request." + g.pick("method", "path", "host", "scheme", "client_ip")
 }
 
+// plugin is a part of what OPA's Envoy plugin gives, and of what comes with it.
+func (g *generator) plugin() string {
+	return g.pick(
+		"input.attributes.request.http.method", "input.attributes.request.http.path", "input.attributes.request.http.host",
+		"input.attributes.request.http.scheme", "input.attributes.request.http.protocol", "input.attributes.request.http.size",
+		"input.attributes.request.http.body", `input.attributes.request.http.headers["x-a"]`, `input.attributes.request.http.headers[":path"]`,
+		"input.attributes.source.principal", "input.attributes.source.labels.a", "input.attributes.source.address.socketAddress.address",
+		"input.attributes.source.address.socketAddress.portValue", "input.attributes.destination.address.socketAddress.address",
+		"input.attributes.contextExtensions.a", "input.attributes.tlsSession.sni", "input.attributes.metadataContext.filterMetadata.a",
+		"input.parsed_path[0]", "input.parsed_path[_]", "input.parsed_query.a[0]", "input.parsed_query.c[_]", "input.parsed_body.a",
+		"input.parsed_body", "input.truncated_body", "input.source_principal", "input.version.ext_authz",
+		"input.client_certificate.subject", "input.client_certificate.serial",
+	)
+}
+
+// pluginDocument is a document of what OPA's Envoy plugin gives.
+func (g *generator) pluginDocument() string {
+	return g.pick("input.attributes", "input.attributes.request.http", "input.attributes.request.http.headers", "input.attributes.source",
+		"input.attributes.source.address.socketAddress", "input.attributes.destination", "input.attributes.tlsSession", "input.client_certificate")
+}
+
 func (g *generator) leafOrWord() string {
 	if g.IntN(2) == 0 || g.depth > 3 {
 		return g.word()
@@ -70,7 +93,7 @@ func (g *generator) leafOrWord() string {
 
 // leafIn is a reference that can be written within another one.
 func (g *generator) leafIn() string {
-	return g.pick("input.request.method", "input.user.name", "input.request.headers.a", `"x-a"`)
+	return g.pick("input.request.method", "input.user.name", "input.request.headers.a", "input.attributes.request.http.method", "input.attributes.source.principal", `"x-a"`)
 }
 
 // document is an expression for a document of the input.
@@ -88,8 +111,10 @@ func (g *generator) document() string {
 		if g.rules > 0 && !g.plain {
 			return g.pick("data.q.d", "data.q.e", "data.q")
 		}
+	case 4:
+		return g.pluginDocument()
 	case 3:
-		return fmt.Sprintf("object.get(input, %q, %s)", g.pick("user", "request", "none"), g.pick("input.route", "input.request", "{}"))
+		return fmt.Sprintf("object.get(input, %q, %s)", g.pick("user", "request", "attributes", "none"), g.pick("input.route", "input.request", "{}"))
 	}
 	return g.pick("input.user", "input.user.claims", "input.session", "input.request", "input.request", "input.request.headers", "input.route")
 }
@@ -109,9 +134,10 @@ func (g *generator) part(of string) string {
 	case 1:
 		return of + "[_]"
 	case 2:
-		return fmt.Sprintf("%s.%s", of, g.pick("headers.a", `headers["x-b"]`, "request.method", "user.name", "claims.a", `request.headers["x-a"]`))
+		return fmt.Sprintf("%s.%s", of, g.pick("headers.a", `headers["x-b"]`, "request.method", "user.name", "claims.a", `request.headers["x-a"]`, "source.principal", "socketAddress.address",
+			`http.headers["x-a"]`, "attributes.source.principal", "attributes.request.http.method", "client_certificate.subject"))
 	}
-	return of + "." + g.pick("name", "method", "path", "host", "a", "b", "acr", "email", "labels.a")
+	return of + "." + g.pick("name", "method", "path", "host", "a", "b", "acr", "email", "labels.a", "principal", "address", "sni", "subject")
 }
 
 // condition is the lines of a rule's body.
@@ -243,7 +269,7 @@ func (g *generator) changeData(data map[string]any) map[string]any {
 func (g *generator) policy() string {
 	var b strings.Builder
 	b.WriteString("package p\n\nimport input.request as req\nimport input.request.headers as hdr\n\n")
-	fmt.Fprintf(&b, "g(x) := %s\n\n", g.pick("x.name", "x.headers.a", "x.method", `"a"`))
+	fmt.Fprintf(&b, "g(x) := %s\n\n", g.pick("x.name", "x.headers.a", "x.method", "x.principal", `"a"`))
 	g.sets(&b)
 	for range 1 + g.IntN(4) {
 		g.function(&b)

@@ -3,7 +3,9 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +24,8 @@ type plan struct {
 	headers    []string // when not all
 	allHeaders bool
 	route      []member[*Route]
+	parts      []inputPart // of the input itself
+	attributes *attributesPlan
 }
 
 // member is one part of a document. A nil value leaves it undefined.
@@ -33,7 +37,7 @@ type member[T any] struct {
 // newPlan takes from each document the members that are read.
 func newPlan(s *readSet) *plan {
 	r := s.result(nil)
-	return &plan{
+	p := &plan{
 		documents:  s.documents(),
 		user:       choose(s, docUser, userMembers()),
 		claims:     r.Claims,
@@ -41,10 +45,15 @@ func newPlan(s *readSet) *plan {
 		session:    choose(s, docSession, sessionMembers()),
 		request:    chooseText(s),
 		query:      s.has(docRequest, "query"),
-		headers:    r.Headers,
-		allHeaders: r.AllHeaders,
+		allHeaders: s.all&docHeaders != 0,
 		route:      choose(s, docRoute, routeMembers()),
+		parts:      chooseParts(s),
+		attributes: newAttributesPlan(s),
 	}
+	if !p.allHeaders {
+		p.headers = slices.Sorted(maps.Keys(s.parts[docHeaders]))
+	}
+	return p
 }
 
 func choose[T any](s *readSet, d document, all []member[T]) (chosen []member[T]) {
@@ -139,6 +148,20 @@ func (p *plan) build(in *Input) (ast.Value, error) {
 	}
 	if p.documents&docRoute != 0 {
 		insert(root, "route", buildMembers(p.route, &in.Route))
+	}
+	for _, part := range p.parts {
+		value, err := part.value(&in.Request)
+		if err != nil {
+			return nil, fmt.Errorf("input.%s: %w", part.name, err)
+		}
+		insert(root, part.name, value)
+	}
+	if p.attributes != nil {
+		attributes, err := p.attributes.build(&in.Request)
+		if err != nil {
+			return nil, err
+		}
+		insert(root, "attributes", attributes)
 	}
 	return root, nil
 }

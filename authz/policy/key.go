@@ -23,7 +23,8 @@ func (p *Policy) key(b []byte, in *Input) ([]byte, bool) {
 		b = appendText(b, in.Route.Host)
 	}
 	b = p.plan.asked(b, &in.Request)
-	return b, len(b) <= maxKey
+	b, ok = p.plan.envoy(b, &in.Request)
+	return b, ok && len(b) <= maxKey
 }
 
 // person appends the user and the session.
@@ -80,6 +81,23 @@ func (p *plan) asked(b []byte, r *Request) []byte {
 		b = appendText(b, value)
 	}
 	return b
+}
+
+// envoy appends what is read of the other parts of Envoy's question. It returns false where one cannot be read: building the input will say
+// why.
+func (p *plan) envoy(b []byte, r *Request) ([]byte, bool) {
+	for _, part := range p.parts {
+		var err error
+		if b, err = part.key(b, r); err != nil {
+			return b, false
+		}
+	}
+	if p.attributes == nil {
+		return b, true
+	}
+	k := &keyed{b: b}
+	err := p.attributes.walk(r, k)
+	return k.b, err == nil && k.err == nil
 }
 
 func appendText(b []byte, s string) []byte {

@@ -25,7 +25,10 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 	for _, row := range []struct{ rego, want string }{
 		// Text that is no Rego v1.
 		{`allow if`, `p.rego:2:8: unexpected eof token`},
-		{`allow = true { input.user.name == "x" }`, "p.rego:2:1: `if` keyword is required before rule body"},
+		{`allow = true { input.user.name == "x" }`, "p.rego:2:1: `if` keyword is required before rule body; the file is Rego v0, " +
+			"which `doorward policy fmt --write` turns into v1 (as does `opa fmt --write --v0-v1`)"},
+		{"import future.keywords.if\nallow if { input.user.name }\ndeny[x] { x := input.user.id }", "p.rego:4:1: `if` keyword is required before rule body; the file is Rego v0, " +
+			"which `doorward policy fmt --write` turns into v1 (as does `opa fmt --write --v0-v1`)"},
 
 		// What does not exist.
 		{`allow if input.user.emial == "x"`, `p.rego:2:10: there is no input.user.emial; did you mean input.user.email?`},
@@ -43,6 +46,15 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{`allow if starts_with(input.request.path, "/x")`, `p.rego:2:10: there is no function starts_with; did you mean startswith?`},
 		{"allow if data.grafana.is_admn\nis_admin if true", `p.rego:2:10: there is no data.grafana.is_admn; did you mean data.grafana.is_admin?`},
 		{`allow if data.roles[input.user.id] == "x"`, `p.rego:2:10: there is no data.roles`},
+
+		// What OPA's Envoy plugin gives.
+		{`allow if input.attributes.request.http.verb == "GET"`, `p.rego:2:10: there is no input.attributes.request.http.verb; input.attributes.request.http has body, fragment, headers, host, id, method, path, protocol, query, rawBody, scheme, size`},
+		{`allow if input.attributes.source.address.socket_address.address == "x"`, `p.rego:2:10: there is no input.attributes.source.address.socket_address; did you mean input.attributes.source.address.socketAddress?`},
+		{`allow if { s := input.attributes.source; object.get(s, "principle", "") == "x" }`, `p.rego:2:56: the document has no "principle"; did you mean principal?`},
+		{`allow if input.attributes.request.http.headers["X-Foo"] == "x"`, `p.rego:2:48: header names are in lower case: input.attributes.request.http.headers["X-Foo"] is never there; write "x-foo"`},
+		{`allow if input.attributes.request.http.headers[":status"] == "x"`, `p.rego:2:48: ":status" is no header's name, so input.attributes.request.http.headers[":status"] is never there`},
+		{`allow if input.parsed_bdy.x`, `p.rego:2:10: there is no input.parsed_bdy; did you mean input.parsed_body?`},
+		{`allow if input.client_certificate.cn == "x"`, `p.rego:2:10: there is no input.client_certificate.cn; input.client_certificate has dns_names, emails, fingerprint, issuer, not_after, not_before, serial, subject, uris`},
 
 		// Headers.
 		{`allow if input.request.headers["X-Foo"] == "x"`, `p.rego:2:32: header names are in lower case: input.request.headers["X-Foo"] is never there; write "x-foo"`},

@@ -59,6 +59,15 @@ type Request struct {
 	Headers  func(name string) (value string, ok bool) // lower-case name; repeated ones joined by ","
 	Names    func() []string                           // all names, for a policy that reads headers as a whole
 	ClientIP string
+
+	// What follows is for policies that are written for OPA's Envoy plugin, and for input.client_certificate.
+
+	Target    string // path and query, as sent
+	Authority string // as sent, with the port
+	// Attribute returns one part of Envoy's question: source, destination, request (time, and of http what is not above), contextExtensions,
+	// metadataContext, routeMetadataContext or tlsSession. Names are those of protojson, bytes are base64, numbers int64 or float64. nil when
+	// it is not there. It is asked for nothing but what the policy reads. nil stands for a request without any.
+	Attribute func(name string) (map[string]any, error)
 }
 
 // Route is input.route.

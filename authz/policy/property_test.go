@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -29,14 +30,37 @@ type facts struct {
 func (g *generator) value() string { return g.pick("a", "b", "GET", "/a", "x-a", "") }
 
 // texts are the parts of the input that hold one text.
-var texts = []string{"id", "email", "name", "acr", "method", "scheme", "host", "path", "query", "ip", "route", "label"}
+var texts = []string{"id", "email", "name", "acr", "method", "scheme", "host", "path", "query", "ip", "route", "label",
+	"principal", "peer label", "peer", "port", "local", "protocol", "size", "body", "extension", "sni", "metadata", "certificate"}
+
+// certificates are two that parse, as Envoy passes them on.
+var certificates = sync.OnceValue(func() [2]string {
+	var t testing.T
+	first, _ := pemCertificate(&t)
+	second, _ := pemCertificate(&t)
+	return [2]string{first, second}
+})
+
+// text is a value for one of the texts. It is valid: a part that cannot be parsed is an error only where it is read.
+func (g *generator) text(name string) string {
+	switch name {
+	case "query":
+		return g.pick("", "a=a", "a=b&b=GET", "c=a&c=b")
+	case "port", "size":
+		return g.pick("1", "2")
+	case "body":
+		return g.pick("", `{"a": "a"}`, `{"a": "GET"}`, `"a"`)
+	case "certificate":
+		return g.pick("", "0", "1")
+	}
+	return g.value()
+}
 
 func (g *generator) facts() *facts {
 	f := &facts{text: map[string]string{}, headers: map[string]string{}, claims: map[string]any{}, version: 1, user: g.IntN(8) > 0}
 	for _, name := range texts {
-		f.text[name] = g.value()
+		f.text[name] = g.text(name)
 	}
-	f.text["query"] = g.pick("", "a=a", "a=b&b=GET", "c=a&c=b")
 	if g.IntN(2) == 0 {
 		f.headers["x-a"] = g.value()
 	}
@@ -51,7 +75,13 @@ func (g *generator) facts() *facts {
 func (g *generator) change(f *facts) *facts {
 	n := *f
 	n.text, n.headers, n.claims = maps.Clone(f.text), maps.Clone(f.headers), maps.Clone(f.claims)
-	switch g.IntN(8) {
+	switch g.IntN(9) {
+	case 8:
+		name := g.pick(bodyHeaders...)
+		n.headers[name] = map[string]string{
+			headerContentType:   g.pick("application/json", "application/x-www-form-urlencoded", "text/plain"),
+			headerContentLength: g.pick("1", "100"), headerPartial: g.pick("true", "false"),
+		}[name]
 	case 0:
 		name := g.pick("x-a", "x-b", "a", "name", "host")
 		if _, ok := n.headers[name]; ok && g.IntN(2) == 0 {
@@ -66,11 +96,12 @@ func (g *generator) change(f *facts) *facts {
 	case 3:
 		n.amr = []string{g.value(), g.value()}[:g.IntN(3)]
 	case 4:
-		n.text["query"] = g.pick("", "a=a", "a=b&b=GET", "c=a&c=b")
+		n.text["query"] = g.text("query")
 	case 5:
 		n.user = !n.user
 	default:
-		n.text[texts[g.IntN(len(texts))]] = g.value()
+		name := texts[g.IntN(len(texts))]
+		n.text[name] = g.text(name)
 	}
 	n.version++ // a session whose user changes has another version
 	return &n
@@ -84,6 +115,7 @@ func (f *facts) input() *Input {
 			Query: f.text["query"], ClientIP: f.text["ip"],
 			Headers: func(name string) (string, bool) { v, ok := f.headers[name]; return v, ok },
 			Names:   func() []string { return slices.Sorted(maps.Keys(f.headers)) },
+			Target:  f.text["path"] + "?" + f.text["query"], Authority: f.text["host"] + ":443", Attribute: f.attribute,
 		},
 		Route: Route{
 			Name: f.text["route"], Host: f.text["host"], Labels: map[string]string{"a": f.text["label"]},
@@ -95,6 +127,29 @@ func (f *facts) input() *Input {
 		in.Session = &Session{ID: "s", Created: 10, Expires: 20, AMR: f.amr, ACR: f.text["acr"], Version: f.version}
 	}
 	return in
+}
+
+// attribute is a part of Envoy's question. Of what is empty, nothing is there.
+func (f *facts) attribute(name string) (map[string]any, error) {
+	text := f.text
+	parts := map[string]map[string]any{
+		"source": {
+			"principal": text["principal"], "labels": map[string]any{"a": text["peer label"]}, "certificate": "",
+			"address": map[string]any{"socketAddress": map[string]any{"address": text["peer"], "portValue": int64(len(text["port"]) + int(text["port"][0]))}},
+		},
+		"destination":       {"address": map[string]any{"socketAddress": map[string]any{"address": text["local"]}}},
+		"request":           {"http": map[string]any{"id": "1", "protocol": text["protocol"], "size": int64(text["size"][0]), "body": text["body"]}, "time": map[string]any{"seconds": int64(1)}},
+		"contextExtensions": {"a": text["extension"]},
+		"metadataContext":   {"filterMetadata": map[string]any{"a": text["metadata"]}},
+		"tlsSession":        {"sni": text["sni"]},
+	}
+	if text["certificate"] != "" {
+		parts["source"]["certificate"] = certificates()[text["certificate"][0]-'0']
+	}
+	if text["local"] == "" {
+		return nil, nil
+	}
+	return parts[name], nil
 }
 
 // sameSession makes versions follow what they stand for: who has the same user and session has the same version.
@@ -110,7 +165,7 @@ func (v versions) set(f *facts) {
 
 // whole is the policy with all of the input built.
 func whole(p *Policy) *Policy {
-	var s readSet
+	s := readSet{plugin: len(p.reads.Plugin) > 0}
 	s.whole(docInput)
 	q := *p
 	q.plan = newPlan(&s)
@@ -242,15 +297,27 @@ func TestCachedDecisionsAreTheUncachedOnes(t *testing.T) {
 
 // losses are the ways to leave one dependency out of a plan; each says whether there was one.
 var losses = map[string]func(*plan) bool{
-	"user":          func(p *plan) bool { return lose(&p.user) },
-	"claim":         func(p *plan) bool { return lose(&p.claims) },
-	"all claims":    func(p *plan) bool { return unset(&p.allClaims) },
-	"session":       func(p *plan) bool { return lose(&p.session) },
-	"request":       func(p *plan) bool { return lose(&p.request) },
-	"query":         func(p *plan) bool { return unset(&p.query) },
-	"header":        func(p *plan) bool { return lose(&p.headers) },
-	"all headers":   func(p *plan) bool { return unset(&p.allHeaders) },
-	"route":         func(p *plan) bool { return lose(&p.route) },
+	"user":        func(p *plan) bool { return lose(&p.user) },
+	"claim":       func(p *plan) bool { return lose(&p.claims) },
+	"all claims":  func(p *plan) bool { return unset(&p.allClaims) },
+	"session":     func(p *plan) bool { return lose(&p.session) },
+	"request":     func(p *plan) bool { return lose(&p.request) },
+	"query":       func(p *plan) bool { return unset(&p.query) },
+	"header":      func(p *plan) bool { return lose(&p.headers) },
+	"all headers": func(p *plan) bool { return unset(&p.allHeaders) },
+	"route":       func(p *plan) bool { return lose(&p.route) },
+	"input part":  func(p *plan) bool { return lose(&p.parts) },
+	"attribute":   func(p *plan) bool { return p.loseAttribute(docAttributes) },
+	"of http":     func(p *plan) bool { return p.loseAttribute(docHTTP) },
+	"of source":   func(p *plan) bool { return p.loseAttribute(docSource) },
+	"of a socket": func(p *plan) bool { return p.loseAttribute(docSourceSocket) },
+	"a header of the plugin's": func(p *plan) bool {
+		return p.attributes != nil && p.forkAttributes() && lose(&p.attributes.headers)
+	},
+	"all headers of the plugin's": func(p *plan) bool {
+		return p.attributes != nil && p.forkAttributes() && unset(&p.attributes.allHeaders)
+	},
+	"attributes":    func(p *plan) bool { had := p.attributes != nil; p.attributes = nil; return had },
 	"document user": func(p *plan) bool { had := p.documents&docUser != 0; p.documents &^= docUser; return had },
 }
 
@@ -282,6 +349,24 @@ func TestLostDataIsNoticed(t *testing.T) {
 		}
 	}
 	t.Errorf("seed %d: no generated policy notices", seed)
+}
+
+// forkAttributes makes the plan of attributes the plan's own.
+func (p *plan) forkAttributes() bool {
+	fork := *p.attributes
+	fork.parts = maps.Clone(fork.parts)
+	p.attributes = &fork
+	return true
+}
+
+func (p *plan) loseAttribute(d document) bool {
+	if p.attributes == nil || !p.forkAttributes() {
+		return false
+	}
+	list := p.attributes.parts[d]
+	lost := lose(&list)
+	p.attributes.parts[d] = list
+	return lost
 }
 
 func lose[T any](list *[]T) bool {

@@ -15,10 +15,15 @@ type Reads struct {
 	AllClaims  bool
 	Session    []string // parts of input.session: id, created, expires, auth_time, amr, acr
 	Request    []string // parts of input.request: method, scheme, host, path, query, client_ip, headers
-	Headers    []string // lower-case names of headers, when not all of them can be read
+	Headers    []string // lower-case names of headers, here or in the plugin's attributes, when not all of them can be read
 	AllHeaders bool
 	Route      []string // parts of input.route: name, host, labels
 	Data       []string // data documents and parts of them, as data.x.y: with all that is below
+	Plugin     []string // parts of what OPA's Envoy plugin gives: attributes.source.principal, parsed_path
+	Body       bool     // the request's body, itself or parsed
+
+	// Certificate says that input.client_certificate is read.
+	Certificate bool
 
 	// Uncacheable says why the decision depends on more than the input ("grafana.rego:7: time.now_ns reads the clock"); "" when it
 	// does not.
@@ -26,7 +31,7 @@ type Reads struct {
 }
 
 // document is a set of the documents of `input` that hold named parts. Rules pass them on whole and look into them later.
-type document uint8
+type document uint32
 
 const (
 	docInput document = 1 << iota
@@ -36,27 +41,51 @@ const (
 	docRequest
 	docHeaders
 	docRoute
+	docAttributes // the first of those of OPA's Envoy plugin
+	docAttributesRequest
+	docHTTP
+	docHTTPHeaders
+	docSource
+	docSourceAddress
+	docSourceSocket
+	docDestination
+	docDestinationAddress
+	docDestinationSocket
 	docEnd
 )
 
 // nested are the documents within documents; every other member is a part that is read whole.
 var nested = map[document]map[string]document{
-	docInput:   {"user": docUser, "session": docSession, "request": docRequest, "route": docRoute},
-	docUser:    {"claims": docClaims},
-	docRequest: {"headers": docHeaders},
+	docInput:              {"user": docUser, "session": docSession, "request": docRequest, "route": docRoute, "attributes": docAttributes},
+	docUser:               {"claims": docClaims},
+	docRequest:            {"headers": docHeaders},
+	docAttributes:         {"request": docAttributesRequest, "source": docSource, "destination": docDestination},
+	docAttributesRequest:  {"http": docHTTP},
+	docHTTP:               {"headers": docHTTPHeaders},
+	docSource:             {"address": docSourceAddress},
+	docSourceAddress:      {"socketAddress": docSourceSocket},
+	docDestination:        {"address": docDestinationAddress},
+	docDestinationAddress: {"socketAddress": docDestinationSocket},
 }
 
 // readSet collects the parts that are read.
 type readSet struct {
-	parts [docEnd]map[string]bool // by document
-	all   document                // documents that are read whole
-	data  map[string]ast.Ref      // what may be read of the data documents, by its text
-	why   string                  // Reads.Uncacheable
-	size  int                     // grows with every addition
+	parts map[document]map[string]bool
+	all   document           // documents that are read whole
+	data  map[string]ast.Ref // what may be read of the data documents, by its text
+	why   string             // Reads.Uncacheable
+	size  int                // grows with every addition
+
+	// plugin says that what OPA's Envoy plugin gives is named somewhere. Else it is no part of the input, also of one that is read whole: a
+	// policy that logs its input does not ask for bodies by that.
+	plugin bool
 }
 
 // part notes that a member of a document is read.
 func (s *readSet) part(d document, name string) {
+	if s.parts == nil {
+		s.parts = map[document]map[string]bool{}
+	}
 	if s.parts[d] == nil {
 		s.parts[d] = map[string]bool{}
 	}
@@ -75,9 +104,29 @@ func (s *readSet) whole(docs document) {
 		s.all |= d
 		s.size++
 		for name, inner := range nested[d] {
-			s.part(d, name)
-			s.whole(inner)
+			if s.exists(d, name) {
+				s.part(d, name)
+				s.whole(inner)
+			}
 		}
+	}
+}
+
+// exists says whether the part is one of the input that the policy has.
+func (s *readSet) exists(d document, name string) bool {
+	return d != docInput || s.plugin || !slices.Contains(pluginParts, name)
+}
+
+// namesPlugin notes that a part of the plugin's is named.
+func (s *readSet) namesPlugin() {
+	if s.plugin {
+		return
+	}
+	s.plugin = true
+	s.size++
+	if s.all&docInput != 0 {
+		s.part(docInput, "attributes")
+		s.whole(docAttributes)
 	}
 }
 
@@ -115,7 +164,9 @@ func (s *readSet) unsteady(why string) {
 }
 
 // has says whether a member of a document is read.
-func (s *readSet) has(d document, name string) bool { return s.all&d != 0 || s.parts[d][name] }
+func (s *readSet) has(d document, name string) bool {
+	return s.exists(d, name) && (s.all&d != 0 || s.parts[d][name])
+}
 
 // documents are those that are looked for, read or looked into.
 func (s *readSet) documents() document {
@@ -138,7 +189,10 @@ func (s *readSet) result(data []ast.Ref) Reads {
 		Request:     s.list(docRequest, requestParts),
 		Route:       s.list(docRoute, routeParts),
 		AllClaims:   s.all&docClaims != 0,
-		AllHeaders:  s.all&docHeaders != 0,
+		AllHeaders:  s.all&(docHeaders|docHTTPHeaders) != 0,
+		Plugin:      s.pluginPaths(),
+		Body:        s.body(),
+		Certificate: s.has(docInput, partCertificate),
 		Uncacheable: s.why,
 	}
 	for _, ref := range data {
@@ -148,7 +202,7 @@ func (s *readSet) result(data []ast.Ref) Reads {
 		r.Claims = slices.Sorted(maps.Keys(s.parts[docClaims]))
 	}
 	if !r.AllHeaders {
-		r.Headers = slices.Sorted(maps.Keys(s.parts[docHeaders]))
+		r.Headers = s.headers()
 	}
 	return r
 }

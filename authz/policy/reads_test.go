@@ -30,6 +30,13 @@ func brief(r Reads) string {
 	if r.AllHeaders {
 		parts = append(parts, "headers.*")
 	}
+	add("", r.Plugin, "")
+	if r.Body {
+		parts = append(parts, "(body)")
+	}
+	if r.Certificate {
+		parts = append(parts, "client_certificate")
+	}
 	if r.Uncacheable != "" {
 		parts = append(parts, "("+r.Uncacheable+")")
 	}
@@ -41,7 +48,12 @@ const (
 	everySession = "session.acr session.amr session.auth_time session.created session.expires session.id"
 	everyRequest = "client_ip host method path query scheme"
 	everyRoute   = "route.host route.labels route.name"
-	everything   = everyUser + " " + everySession + " " + everyRequest + " " + everyRoute + " claims.* headers.*"
+	everything   = everyUser + " " + everySession + " " + everyRequest + " " + everyRoute + " claims.* headers.* client_certificate"
+
+	everySource = "attributes.source.address.socketAddress.address attributes.source.address.socketAddress.ipv4Compat attributes.source.address.socketAddress.namedPort " +
+		"attributes.source.address.socketAddress.networkNamespaceFilepath attributes.source.address.socketAddress.portValue attributes.source.address.socketAddress.protocol " +
+		"attributes.source.address.socketAddress.resolverName attributes.source.certificate attributes.source.labels attributes.source.principal attributes.source.service"
+	bodyRead = "headers.content-length headers.content-type headers.x-envoy-auth-partial-body"
 )
 
 func TestReads(t *testing.T) {
@@ -131,6 +143,31 @@ func TestReads(t *testing.T) {
 		{"import data.doorward.request\nallow if request.under(\"/x\")", "path"},
 		{"allow if data.doorward.user[input.request.method]", "user.email user.email_verified user.groups method claims.*"},
 
+		// What OPA's Envoy plugin gives.
+		{`allow if input.attributes.request.http.method == "GET"`, "attributes.request.http.method"},
+		{"import input.attributes.request.http\nallow if glob.match(\"/people/*\", [\"/\"], http.path)", "attributes.request.http.path"},
+		{`allow if input.attributes.request.http.headers["x-a"] == "x"`, `headers.x-a attributes.request.http.headers["x-a"]`},
+		{`allow if input.attributes.request.http.headers[":path"] == "x"`, `attributes.request.http.headers[":path"]`},
+		{`allow if { h := input.attributes.request.http; h.headers.authorization == "x" }`, `headers.authorization attributes.request.http.headers["authorization"]`},
+		{`allow if { some h; input.attributes.request.http.headers[h] == "x" }`, "headers.* attributes.request.http.headers"},
+		{`allow if object.get(input.attributes.request.http.headers, "x-a", "") == "x"`, `headers.x-a attributes.request.http.headers["x-a"]`},
+		{`allow if input.attributes.source.address.socketAddress.address == "x"`, "attributes.source.address.socketAddress.address"},
+		{`allow if input.attributes.source`, "attributes.source"},
+		{`allow if { s := input.attributes.source; json.marshal(s) == "x" }`, everySource},
+		{"allow if f(input.attributes)\nf(a) if a.destination.principal == \"x\"", "attributes.destination.principal"},
+		{`allow if input.attributes.metadataContext.filterMetadata.x == "x"`, "attributes.metadataContext"},
+		{`allow if input.parsed_path[0] == "x"`, "parsed_path"},
+		{`allow if input.parsed_path = ["x"]`, "parsed_path"},
+		{`allow if input.parsed_query.a[0] == "x"`, "parsed_query"},
+		{`allow if input.parsed_body.a == "x"`, bodyRead + " parsed_body (body)"},
+		{`allow if not input.truncated_body`, bodyRead + " truncated_body (body)"},
+		{`allow if input.attributes.request.http.body == "x"`, bodyRead + " attributes.request.http.body (body)"},
+		{`allow if input.source_principal == "x"`, "source_principal"},
+		{`allow if input.version.ext_authz == "v3"`, "version"},
+		{`allow if input.client_certificate.subject == "x"`, "client_certificate"},
+		{`allow if input.attributes.request.time.seconds > 5`, "attributes.request.time (p.rego:2: input.attributes.request.time is another one for each request)"},
+		{"allow := true\n\nclaims := {\"id\": input.attributes.request.http.id}", "attributes.request.http.id (p.rego:4: input.attributes.request.http.id is another one for each request)"},
+
 		// Built-ins that depend on more than their arguments.
 		{`allow if time.now_ns() > input.session.expires`, "session.expires (p.rego:2: time.now_ns reads the clock)"},
 		{"allow := true\ndeny contains \"x\" if f(1)\nf(x) if rand.intn(\"a\", x) == 1", "(p.rego:4: rand.intn draws random numbers)"},
@@ -149,6 +186,27 @@ func TestReads(t *testing.T) {
 		}
 		if got := brief(compilePackage(t, row.rego).Reads()); got != row.want {
 			t.Errorf("%s\ngot  %s\nwant %s", row.rego, got, row.want)
+		}
+	}
+}
+
+// TestThePluginsPartsAreNamed: a policy that reads its input whole is given what only the plugin's policies know when it names any of that,
+// and then all of it.
+func TestThePluginsPartsAreNamed(t *testing.T) {
+	for _, row := range []struct {
+		rego string
+		want bool
+	}{
+		{`allow if json.marshal(input) == "x"`, false},
+		{`allow if { some k; input[k].name == "x" }`, false},
+		{`allow if { json.marshal(input) == "x"; input.version.ext_authz == "v3" }`, true},
+		{`allow if { x := [input]; x[0].parsed_body.a == "x" }`, true},
+		{`allow if { some k; input[k].a == "x"; k == "parsed_body" }`, true},
+		{"allow if f(input) with f as g\nf(x) if x.attributes.source\ng(x) if x.user", true},
+	} {
+		r := compilePackage(t, row.rego).Reads()
+		if r.Body != row.want || (len(r.Plugin) > 0) != row.want || r.Uncacheable != "" != row.want {
+			t.Errorf("%s\nreads %+v", row.rego, r)
 		}
 	}
 }

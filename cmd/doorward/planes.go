@@ -245,7 +245,9 @@ func build(ctx context.Context, c *config.Config, b *xds.Builder, certificate fu
 		headers = slices.Compact(slices.Sorted(slices.Values(append(headers, sent...))))
 	}
 	generation.Sending(xds.HeaderSet(headers), headers)
-	resources, err := b.Build(xds.Input{Config: c, Revision: generation.Revision, Certificate: certificate, Headers: headers})
+	resources, err := b.Build(xds.Input{
+		Config: c, Revision: generation.Revision, Body: generation.Body, Certificate: certificate, Headers: headers,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,8 @@ func policyFmtCommand() *cobra.Command {
 		Use:   "fmt PATH...",
 		Short: "Write policies in their canonical form",
 		Long: "Fmt formats Rego files, and the *.rego files in directories, tests too. It prints the result; --write changes the\n" +
-			"files instead, --diff shows what would change, --check only says which files would, with exit status 1.",
+			"files instead, --diff shows what would change, --check only says which files would, with exit status 1. What was\n" +
+			"written for OPA before 1.0 (Rego v0) becomes Rego v1.",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: regoFiles,
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd.OutOrStdout(), args) },
