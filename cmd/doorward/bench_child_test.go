@@ -106,7 +106,7 @@ idp: {issuer: "https://idp.example.com", client_id: doorward, client_secret: hus
 listen: {https: "127.0.0.1:%[1]d", http: "off"}
 socket_dir: %[2]s/run
 data_dir: %[2]s/data
-decision_log: {to: /dev/null}
+decision_log: {to: %[2]s/decisions.log}
 policies: [%[3]s]
 routes:
   - {name: bench, from: "https://%[4]s:%[1]d", to: "http://127.0.0.1:%[5]d", policy: %[6]s}

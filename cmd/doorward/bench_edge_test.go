@@ -72,7 +72,7 @@ type front struct {
 	next    int
 }
 
-func (f *front) start(b *testing.B, path string, upstream int) {
+func (f *front) start(b testing.TB, path string, upstream int) {
 	b.Helper()
 	f.port = freePort(b)
 	f.child = startChild(b, f.as, "grafana", f.port, upstream, benchSessions)
@@ -116,14 +116,23 @@ func (f *front) turn(b testing.TB, n int) {
 	f.next += n
 }
 
-func (f *front) ask(i int) error {
+// request is the i-th navigation.
+func (f *front) request(i int) (*http.Request, error) {
 	path := benchPath(i, false)
 	req, err := http.NewRequest(http.MethodGet, fmt.Sprintf("https://%s:%d%s", benchHost, f.port, path), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, h := range navigation(path, f.cookies[i%len(f.cookies)])[4:] {
 		req.Header[http.CanonicalHeaderKey(h[0])] = []string{h[1]}
+	}
+	return req, nil
+}
+
+func (f *front) ask(i int) error {
+	req, err := f.request(i)
+	if err != nil {
+		return err
 	}
 	res, err := f.client.Do(req)
 	if err != nil {

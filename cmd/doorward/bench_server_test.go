@@ -138,7 +138,9 @@ func startBench(ctx context.Context, group *errgroup.Group, as, dir string, sess
 	if err := p.listen(ctx, group, c); err != nil {
 		return nil, err
 	}
-	group.Go(func() error { return p.sessions.Run(ctx) })
+	for _, run := range []func(context.Context) error{p.sessions.Run, p.ring.Run, p.login.Run, p.authz.Run} {
+		group.Go(func() error { return run(ctx) })
+	}
 	ready := new(benchReady)
 	if ready.Cookies, err = signInMany(ctx, p.sessions, c.Routes[0].Host(), sessions); err != nil {
 		return nil, err
@@ -163,7 +165,7 @@ func signInMany(ctx context.Context, all *session.Sessions, host string, n int) 
 		group.Go(func() error {
 			id := fmt.Sprintf("user-%d", i)
 			made, err := all.Create(ctx, session.Session{
-				Issuer: "https://idp.example.com", Subject: id, SID: id, Expires: time.Now().Add(time.Hour),
+				Provider: "default", Issuer: "https://idp.example.com", Subject: id, SID: id, Expires: time.Now().Add(time.Hour),
 				User: session.User{ID: id, Email: id + "@example.com", EmailVerified: true, Name: "User " + id, Groups: []string{"grafana-admins", "engineering"}, Claims: map[string]any{"preferred_username": id}},
 			})
 			if err != nil {
