@@ -166,13 +166,18 @@ func input(r *route, req *request, s *session.Session, hash string) *policy.Inpu
 	}
 	if s != nil {
 		one.user = policy.User(s.User)
-		one.session = policy.Session{
-			ID: hash, Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
-			AMR: s.AMR, ACR: s.ACR, Version: s.Version,
-		}
+		one.session = visible(s, hash)
 		in.User, in.Session = &one.user, &one.session
 	}
 	return in
+}
+
+// visible is what policies see of a session.
+func visible(s *session.Session, hash string) policy.Session {
+	return policy.Session{
+		ID: hash, Created: unix(s.Created), Expires: unix(s.Expires), AuthTime: unix(s.AuthTime),
+		AMR: s.AMR, ACR: s.ACR, Version: s.Version,
+	}
 }
 
 func unix(t time.Time) int64 {

@@ -176,3 +176,15 @@ func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Rec
 	}
 	return r, nil
 }
+
+// HeadersMissing says that the request was denied because Envoy did not send every header that the policy reads.
+func (r *Recent) HeadersMissing() bool { return errors.Is(r.Cause, errHeaders) }
+
+// RevisionUnknown says that the request was denied because Envoy named a route, or a revision of it, that is not known.
+func (r *Recent) RevisionUnknown() bool { return errors.Is(r.Cause, errUnknownRevision) }
+
+// Subject is who a session stands for, as policies see it.
+func Subject(s *session.Session) (*policy.User, *policy.Session) {
+	user, seen := policy.User(s.User), visible(s, session.HashID(s.ID))
+	return &user, &seen
+}

@@ -129,6 +129,9 @@ func (q *asked) request() (r policy.RequestDocument, err error) {
 	return r, nil
 }
 
+// noSession is the id of the session of a described user, which no live session has.
+const noSession = "none"
+
 // sessionLength is how long the session of a described user lasts.
 const sessionLength = 8 * time.Hour
 
@@ -152,7 +155,7 @@ func (q *asked) person(now time.Time) (*policy.UserDocument, *policy.SessionDocu
 		u.Claims[name] = value
 	}
 	s := &policy.SessionDocument{
-		ID: "none", Created: now.Unix(), Expires: now.Add(sessionLength).Unix(), AuthTime: now.Unix(), AMR: q.amr, ACR: q.acr,
+		ID: noSession, Created: now.Unix(), Expires: now.Add(sessionLength).Unix(), AuthTime: now.Unix(), AMR: q.amr, ACR: q.acr,
 	}
 	if q.authTime != "" {
 		var err error

@@ -63,6 +63,8 @@ func TestREADME(t *testing.T) {
 			kind, try = "commands", func(t *testing.T) { tryCommands(t, dir, block) }
 		case strings.Contains(markdown.Section(text, walkthrough), indent(block, "    ")):
 			kind = "walk-through"
+		case strings.HasPrefix(block, "$ doorward "):
+			kind = "transcript" // TestREADMETranscript types it
 		case strings.Contains(name, "session -> policy -> token"):
 			kind = "picture"
 		default:
@@ -72,7 +74,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "make": 1, "commands": 1, "walk-through": 2} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "make": 1, "commands": 1, "walk-through": 2, "transcript": 1} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}

@@ -25,6 +25,12 @@ type tried struct {
 	Current  bool      `json:"current"` // the route still has this revision
 	Policy   string    `json:"policy,omitempty"`
 
+	Source    string   `json:"source,omitempty"`     // of explain: what has decided, on whose session
+	Notes     []string `json:"notes,omitempty"`      // what to know about the explanation
+	NoSession bool     `json:"no_session,omitempty"` // nothing was decided: the user has no live session
+	Reads     []string `json:"reads,omitempty"`      // what the decision depends on
+	Kept      string   `json:"kept,omitempty"`       // how long the decision is kept
+
 	Input   *policy.Document `json:"input,omitempty"`
 	Outcome string           `json:"outcome"`
 	Meaning string           `json:"meaning"` // the outcome in words, with the remedy where there is one
@@ -136,6 +142,12 @@ func meaning(r authz.Recent) string {
 		return "the request's host is not the one that this route, or the TLS handshake, is for: a connection was used again for another host, or something in front of Envoy changes the Host header or the server name"
 	case r.Outcome == "malformed":
 		return "the request cannot be decided on as it is: the cause says what of it is not as a browser sends it"
+	case r.HeadersMissing():
+		return "Envoy did not send every header that the policy reads, so a missing one could not be told from one that the client left out: " +
+			"Envoy has not taken the present configuration yet (doorward status says why), or it is configured by somebody else"
+	case r.RevisionUnknown():
+		return "Envoy has routed by a configuration that the running doorward does not have: it was restarted with another one, or Envoy is " +
+			"configured by somebody else; doorward status says what each Envoy has"
 	default:
 		return "something needed for the decision was not there: the cause says what; the policy was not asked"
 	}
@@ -169,12 +181,24 @@ func (p *printer) headers(label string, m map[string]string) {
 }
 
 func (p *printer) tried(t tried) {
+	p.line("by", "%s", t.Source)
+	if t.ID != "" {
+		p.line("decision", "%s, %s", t.ID, t.Time.UTC().Format(time.RFC3339))
+	}
 	if t.Route != "" {
 		p.line("route", "%s (%s)", t.Route, t.Match)
+		p.line("revision", "%s", t.Revision)
 		p.line("policy", "%s", t.Policy)
 	}
 	p.input(t.Input)
+	if t.Source != "" && t.Input != nil && t.Input.Session != nil && t.Input.Session.ID != noSession {
+		s := t.Input.Session
+		p.line("session", "%s, from %s until %s", s.ID, unixText(s.Created), unixText(s.Expires))
+	}
 	p.line("note", "%s", t.Misfit)
+	for _, note := range t.Notes {
+		p.line("note", "%s", note)
+	}
 	p.line("outcome", "%s: %s", t.Outcome, t.Meaning)
 	p.line("cause", "%s", t.Cause)
 	for _, reason := range t.Reasons {
@@ -193,10 +217,16 @@ func (p *printer) tried(t tried) {
 		p.line("status", "%d", t.Status)
 	}
 	p.line("body", "%s", t.Body)
+	if t.Kept != "" {
+		p.line("reads", "%s", cmp.Or(strings.Join(t.Reads, ", "), "nothing"))
+		p.line("kept", "%s", t.Kept)
+	}
 	if t.Explanation != nil {
 		p.WriteString("\n" + t.Explanation.String())
 	}
 }
+
+func unixText(seconds int64) string { return time.Unix(seconds, 0).UTC().Format(time.RFC3339) }
 
 // input says who asks for what.
 func (p *printer) input(d *policy.Document) {
