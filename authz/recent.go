@@ -183,6 +183,15 @@ func (r *Recent) HeadersMissing() bool { return errors.Is(r.Cause, errHeaders) }
 // RevisionUnknown says that the request was denied because Envoy named a route, or a revision of it, that is not known.
 func (r *Recent) RevisionUnknown() bool { return errors.Is(r.Cause, errUnknownRevision) }
 
+// Lacks says why the current revision of a route does not take a session, and has the person sign in again; "" when it takes it.
+func (s *Server) Lacks(route string, found *session.Session) string {
+	r := s.current.Load().routes[route]
+	if r == nil {
+		return ""
+	}
+	return r.unmet(found, s.Now())
+}
+
 // Subject is who a session stands for, as policies see it.
 func Subject(s *session.Session) (*policy.User, *policy.Session) {
 	user, seen := policy.User(s.User), visible(s, session.HashID(s.ID))

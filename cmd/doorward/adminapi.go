@@ -3,17 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 
 	"doorward/authz"
 	"doorward/authz/admin"
 	"doorward/authz/decision"
+	"doorward/authz/policy"
 )
 
 // adminAPI is what the control socket answers with, until ctx ends.
 func (p *planes) adminAPI(ctx context.Context) admin.Config {
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
+		Handlers: map[string]http.Handler{"GET " + explainPath: http.HandlerFunc(p.explainAPI)},
 	}
 }
 
@@ -30,7 +33,8 @@ func (p *planes) capture(r decision.Record) ([]byte, bool) {
 	return append(line, '\n'), err == nil
 }
 
-func newCapture(r authz.Recent) ([]byte, error) {
+// documentOf is what a decision was made from, without the values of secret headers that the policy does not read.
+func documentOf(r authz.Recent) policy.Document {
 	document := r.Input.Document()
 	reads := r.Policy.Reads()
 	for _, name := range secretHeaders {
@@ -38,7 +42,11 @@ func newCapture(r authz.Recent) ([]byte, error) {
 			document.Request.Headers[name] = "[masked]"
 		}
 	}
-	input, err := json.Marshal(document)
+	return document
+}
+
+func newCapture(r authz.Recent) ([]byte, error) {
+	input, err := json.Marshal(documentOf(r))
 	if err != nil {
 		return nil, err
 	}

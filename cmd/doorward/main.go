@@ -46,6 +46,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), decisionsCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

@@ -70,8 +70,8 @@ func newTried(r authz.Recent) tried {
 		t.Route, t.Match, t.Policy = r.Route.Name, match(r), r.Route.Policy
 		t.Misfit = misfit(r)
 	}
-	if r.Input != nil {
-		document := r.Input.Document()
+	if r.Input != nil && r.Policy != nil {
+		document := documentOf(r)
 		t.Input = &document
 	}
 	if c := r.Token; c != nil {
@@ -134,6 +134,8 @@ func meaning(r authz.Recent) string {
 		return "the policy denies the request, for the reasons given"
 	case r.Outcome == "deny":
 		return "no rule `allow` of the policy lets the request pass"
+	case r.Outcome == "unauthenticated" && r.Cause != nil:
+		return "the session is not good enough for this route, so it counts as none: the person is asked to sign in again"
 	case r.Outcome == "unauthenticated" && r.Route != nil && !r.Route.Anonymous():
 		return "there is no session, so no rule has run: the person has to sign in (or set allow_anonymous on the route, and the policy decides on strangers)"
 	case r.Outcome == "unauthenticated":
