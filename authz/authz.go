@@ -55,7 +55,9 @@ type Server struct {
 	minted    *tokenCache
 	recent    *recent
 	shadows   shadows
-	faults    gate // of requests whose route is not known
+	latency   latency
+	unrouted  tally // of requests whose route is not known, as what follows
+	faults    gate
 }
 
 // New returns a Server that knows no route yet.

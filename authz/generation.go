@@ -34,6 +34,7 @@ type route struct {
 	edge     *edge
 	digest   string // of the policy, shortened
 	faults   *gate
+	tally    *tally // shared by all revisions of the route
 	demand   session.Demand
 	shadow   *route // the same with the shadow policy in the policy's place; nil without one
 }
@@ -84,6 +85,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		edge:     shared,
 		digest:   shortDigest(p),
 		faults:   new(gate),
+		tally:    new(tally),
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
 	if r.ShadowPolicy == "" {
@@ -151,6 +153,7 @@ func (g *Generation) find(name, revision string) *route {
 
 // after returns g with the revisions of old that it does not have itself, newest first.
 func (g *Generation) after(old *Generation) *Generation {
+	g.keepTallies(old)
 	next := &Generation{routes: g.routes, retired: make(map[string][]*route), sets: maps.Clone(old.sets)}
 	if next.sets == nil {
 		next.sets = make(map[string]headerSet)

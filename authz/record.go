@@ -18,6 +18,7 @@ func (s *Server) record(req *request, v verdict, status int, start time.Time) {
 	took := s.Now().Sub(start)
 	k := &kept{at: start, took: took, request: req, verdict: v, status: status}
 	s.recent.add(k)
+	s.count(&k.verdict, took)
 	if v.fault() {
 		s.reportFault(k)
 	}

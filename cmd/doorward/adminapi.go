@@ -16,8 +16,15 @@ import (
 func (p *planes) adminAPI(ctx context.Context) admin.Config {
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
-		Handlers: map[string]http.Handler{"GET " + explainPath: http.HandlerFunc(p.explainAPI)},
+		Handlers: map[string]http.Handler{
+			"GET /metrics":       p.metrics(),
+			"GET " + explainPath: http.HandlerFunc(p.explainAPI),
+		},
 	}
+}
+
+func (p *planes) metrics() http.Handler {
+	return metrics{p.authz, p.decisions, p.xds}.handler()
 }
 
 // secretHeaders carry what lets their holder in. Fixtures have their values only where the policy depends on them.

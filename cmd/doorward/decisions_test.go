@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"doorward/authz"
+	"doorward/authz/admin"
 	"doorward/authz/config"
 	"doorward/authz/decision"
 	"doorward/authz/policy"
@@ -117,6 +121,8 @@ func (s *stack) until(what string, holds func() bool) {
 func TestDecisionsAreLoggedFollowedAndCaptured(t *testing.T) {
 	s := prepareStack(t, twoHosts)
 	s.writeConfig(twoHosts + "decision_log: {to: decisions.log}\n")
+	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s.write("doorward.yaml", strings.Replace(s.read("doorward.yaml"), `http: "off"`, `http: "off", metrics: "`+metrics+`"`, 1))
 	s.start()
 	path, err := program()
 	if err != nil {
@@ -169,6 +175,12 @@ func TestDecisionsAreLoggedFollowedAndCaptured(t *testing.T) {
 	if out, _ := exec.Command(path, "policy", "replay", "--config", s.config(), fixture).CombinedOutput(); !strings.Contains(string(out), "/denied") {
 		t.Errorf("a policy that lets everybody in changes nothing:\n%s", out)
 	}
+	counted := s.scrape(metrics)
+	for _, line := range []string{`doorward_decisions_total{outcome="deny",route="grafana"} `, `doorward_envoys_current 1`, `doorward_decision_log_records_total{result="dropped"} 0`} {
+		if !strings.Contains(counted, "\n"+line) {
+			t.Errorf("the metrics lack %s:\n%s", line, counted)
+		}
+	}
 	for what, text := range map[string]string{"log": s.read("decisions.log"), "tail": followed.String(), "program's log": s.log.String(), "text": text} {
 		if strings.Contains(text, "secret-") {
 			t.Errorf("the %s has a secret:\n%s", what, text)
@@ -177,6 +189,33 @@ func TestDecisionsAreLoggedFollowedAndCaptured(t *testing.T) {
 	if strings.Contains(captured, "secret-token") || strings.Contains(captured, "secret-cookie") || strings.Contains(captured, "__Host-doorward") {
 		t.Errorf("a fixture has a secret:\n%s", captured)
 	}
+}
+
+// scrape reads the metrics at their own address and at the control socket, which have the same.
+func (s *stack) scrape(address string) string {
+	s.t.Helper()
+	body, err := admin.NewClient(filepath.Join(s.dir, "data", controlSocket)).Stream(s.t.Context(), "/metrics", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer body.Close()
+	private, err := io.ReadAll(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	res, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	public, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 || bytes.Count(public, []byte("\ndoorward_")) != bytes.Count(private, []byte("\ndoorward_")) {
+		s.t.Errorf("%v, status %d, at the address:\n%s\nat the socket:\n%s", err, res.StatusCode, public, private)
+	}
+	if other, err := http.Get("http://" + address + "/v1/status"); err != nil || other.StatusCode != 404 {
+		s.t.Errorf("the address of the metrics has more than metrics: %v, %v", other, err)
+	}
+	return string(public)
 }
 
 // TestDecisionLogChangesWhileItServes changes where decisions go, and ends with a reader that goes away.

@@ -264,6 +264,7 @@ func (p *planes) fixed(c *config.Config) error {
 		{"data_dir", old.DataDir, c.DataDir},
 		{"socket_dir", old.SocketDir, c.SocketDir},
 		{"listen.internal", old.Listen.Internal, c.Listen.Internal},
+		{"listen.metrics", old.Listen.Metrics, c.Listen.Metrics},
 		{"jwt.lifetime", fmt.Sprint(old.JWT.Lifetime), fmt.Sprint(c.JWT.Lifetime)},
 		{"jwt.consumer_cache", fmt.Sprint(old.JWT.ConsumerCache), fmt.Sprint(c.JWT.ConsumerCache)},
 	} {

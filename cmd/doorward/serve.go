@@ -157,7 +157,8 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
 		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.adminAPI(ctx))),
-		p.internal(ctx, group, c),
+		serveTCP(ctx, group, "listen.internal", c.Listen.Internal, p.keysOr(http.NotFoundHandler())),
+		serveTCP(ctx, group, "listen.metrics", c.Listen.Metrics, only("GET /metrics", p.metrics())),
 	)
 }
 
@@ -182,17 +183,25 @@ func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir strin
 	return nil
 }
 
-// internal serves the JWKS alone, over plain HTTP, for upstreams inside that do not know the edge's CA.
-func (p *planes) internal(ctx context.Context, group *errgroup.Group, c *config.Config) error {
-	if c.Listen.Internal == "" {
+// serveTCP serves plain HTTP at an address of the configuration, if there is one: the JWKS alone for upstreams inside that do not know the
+// edge's CA, and the metrics.
+func serveTCP(ctx context.Context, group *errgroup.Group, key, address string, h http.Handler) error {
+	if address == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", c.Listen.Internal)
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("listen.internal: %w", err)
+		return fmt.Errorf("%s: %w", key, err)
 	}
-	runHTTP(ctx, group, l, p.keysOr(http.NotFoundHandler()))
+	runHTTP(ctx, group, l, h)
 	return nil
+}
+
+// only serves what a pattern matches.
+func only(pattern string, h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(pattern, h)
+	return mux
 }
 
 // keysOr serves the JWKS at the path that it has now, and everything else by next.
