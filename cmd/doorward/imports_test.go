@@ -29,6 +29,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"github.com/coreos/go-oidc":        "doorward/authz/login",
 		"go.etcd.io/bbolt":                 "doorward/authz/store/bolt",
 		"go.yaml.in/yaml":                  "doorward/authz/config",
+		"github.com/prometheus":            "doorward/cmd/doorward",
 	}
 	for _, p := range listPackages(t) {
 		if strings.HasPrefix(p.ImportPath, "doorward/cmd/") {
