@@ -13,6 +13,11 @@ import (
 
 // libraryCalls calls each documented rule of the library, with what a policy that does reads: no more than it needs.
 var libraryCalls = []struct{ call, reads string }{
+	{`certificate.dns_name_in(["a.example.com"])`, "client_certificate"},
+	{`certificate.fingerprint_in(["ab:cd"])`, "client_certificate"},
+	{`certificate.issuer_in(["CN=a"])`, "client_certificate"},
+	{`certificate.spiffe_id`, "client_certificate"},
+	{`certificate.uri_in(["spiffe://example.com/a"])`, "client_certificate"},
 	{`cors.is_preflight`, preflightReads},
 	{`cors.preflight_from(["https://app.example.com"])`, preflightReads},
 	{`fault.raise("no")`, ""},
@@ -149,6 +154,10 @@ func TestLibraryFaults(t *testing.T) {
 		{`session.acr_in("gold")`, "/", "session.acr_in" + noList + "gold"},
 		{`session.authenticated_within("60")`, "/", "session.authenticated_within: 60 is no number of seconds"},
 		{`session.authenticated_within(null)`, "/", "session.authenticated_within: null is no number of seconds"},
+		{`certificate.dns_name_in("a")`, "/", "certificate.dns_name_in" + noList + "a"},
+		{`certificate.fingerprint_in("ab")`, "/", "certificate.fingerprint_in" + noList + "ab"},
+		{`certificate.issuer_in("CN=a")`, "/", "certificate.issuer_in" + noList + "CN=a"},
+		{`certificate.uri_in("a")`, "/", "certificate.uri_in" + noList + "a"},
 		{`cors.preflight_from("https://app.example.com")`, "/", "cors.preflight_from" + noList + "https://app.example.com"},
 		{`hours.between("UTC", "8:00", "18:00")`, "/", "hours.between: 8:00 is no time of day; write it as 08:00"},
 		{`hours.between("UTC", "08:00", "24:30")`, "/", "hours.between: 24:30 is no time of day"},

@@ -12,6 +12,7 @@ test_the_table if {
 	policy.allow with input as asks("finance", "POST", "/finance/2026")
 	count(policy.deny) == 0 with input as asks("finance", "POST", "/finance/2026")
 	not policy.allow with input as asks("hr", "GET", "/finance")
+	count(policy.deny) == 0 with input as asks("hr", "GET", "/finance")
 }
 
 test_what_is_in_no_line_is_closed if {
