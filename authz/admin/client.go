@@ -37,15 +37,25 @@ var ErrNotRunning = errors.New("no running doorward answers")
 // Status asks for the status. The error is ErrNotRunning when there is nobody to ask.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, c.Get(ctx, "/v1/status", nil, &s)
+	err := c.Get(ctx, "/v1/status", nil, &s)
+	return s, err
 }
 
-// Get asks an endpoint and reads its JSON into answer. The error is ErrNotRunning when there is nobody to ask; otherwise it has the first
-// line of what an endpoint that refused said.
+// Get asks an endpoint and reads its JSON into answer. The error is ErrNotRunning when there is nobody to ask; otherwise it is what an
+// endpoint that refused said.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, answer any) error {
+	return c.ask(ctx, http.MethodGet, path, query, answer)
+}
+
+// Post has an endpoint do something, and reads its JSON into answer. The errors are those of Get.
+func (c *Client) Post(ctx context.Context, path string, query url.Values, answer any) error {
+	return c.ask(ctx, http.MethodPost, path, query, answer)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	body, err := c.Stream(ctx, path, query)
+	body, err := c.open(ctx, method, path, query)
 	if err != nil {
 		return err
 	}
@@ -58,8 +68,12 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, answer 
 
 // Stream asks an endpoint and returns its answer, which is read until it or ctx ends and then closed. The errors are those of Get.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	return c.open(ctx, http.MethodGet, path, query)
+}
+
+func (c *Client) open(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
 	target := url.URL{Scheme: "http", Host: "doorward", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +89,5 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.
 	if err != nil || len(said) == 0 {
 		return nil, fmt.Errorf("ask %s: status %s", c.socket, res.Status)
 	}
-	first, _, _ := strings.Cut(string(said), "\n")
-	return nil, errors.New(first)
+	return nil, errors.New(strings.TrimSpace(string(said)))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -14,12 +15,14 @@ import (
 
 // adminAPI is what the control socket answers with, until ctx ends.
 func (p *planes) adminAPI(ctx context.Context) admin.Config {
+	handlers := map[string]http.Handler{
+		"GET /metrics":       p.metrics(),
+		"GET " + explainPath: http.HandlerFunc(p.explainAPI),
+	}
+	maps.Copy(handlers, p.keyHandlers())
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
-		Handlers: map[string]http.Handler{
-			"GET /metrics":       p.metrics(),
-			"GET " + explainPath: http.HandlerFunc(p.explainAPI),
-		},
+		Handlers: handlers,
 	}
 }
 

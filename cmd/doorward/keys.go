@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -31,6 +32,33 @@ func (p *planes) keys() token.Report {
 		report.Problem += "; " + p.unkept
 	}
 	return report
+}
+
+// keyHandlers are the keys' part of the admin API. An answer is the state of the keys afterwards, as token.Report in JSON; what is refused
+// gets 409 with the reason as a text.
+func (p *planes) keyHandlers() map[string]http.Handler {
+	answer := func(do func(*http.Request) error) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := do(r); err != nil {
+				status := http.StatusInternalServerError
+				if errors.As(err, new(token.Refusal)) {
+					status = http.StatusConflict
+				}
+				http.Error(w, err.Error(), status)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(p.keys()) // the client went away: nothing to do, nobody to tell
+		})
+	}
+	return map[string]http.Handler{
+		"GET /v1/keys":         answer(func(*http.Request) error { return nil }),
+		"GET /v1/keys/jwks":    p.ring,
+		"POST /v1/keys/rotate": answer(func(r *http.Request) error { return p.ring.Rotate(r.Context()) }),
+		"POST /v1/keys/{kid}/retire": answer(func(r *http.Request) error {
+			return p.ring.Retire(r.Context(), r.PathValue("kid"), r.URL.Query().Get("force") == "true")
+		}),
+	}
 }
 
 // keepEvery is how often the keys are looked at for what has changed. Looking costs next to nothing.

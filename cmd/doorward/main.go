@@ -4,6 +4,7 @@
 //	doorward serve --config doorward.yaml   run both planes for an Envoy that somebody else runs
 //	doorward check doorward.yaml            say whether a configuration is good, and what is wrong with it
 //	doorward policy test                    run the tests of policies; more under doorward policy
+//	doorward key list                       the keys that sign; more under doorward key
 //	doorward envoy bootstrap                print what an Envoy is started with
 package main
 
@@ -46,6 +47,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }
