@@ -77,6 +77,9 @@ func (p permission) build() []byte {
 	before = protowire.AppendVarint(before, uint64(len(out)-room))
 	out = out[room-len(before):]
 	copy(out, before)
+	if p.jwt != nil && p.jwt.metadata != nil {
+		return withMetadata(out, slices.Concat(p.metadata, p.jwt.metadata)) // encoded messages put together are their union, and ours counts
+	}
 	return withMetadata(out, p.metadata)
 }
 

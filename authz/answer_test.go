@@ -15,7 +15,7 @@ import (
 // TestPermissions holds our encoding against the generated one, and the bytes that are prepared for a token against those that are made anew.
 func TestPermissions(t *testing.T) {
 	long := strings.Repeat("x", 5000)
-	jwt := newMinted("x-assertion", long, time.Time{})
+	jwt := newMinted(option(nil, okHeaders, "x-assertion", long), nil, time.Time{})
 	header := func(name, value string) *corev3.HeaderValueOption {
 		return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
 	}

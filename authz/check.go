@@ -77,7 +77,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v = v.judge(ctx, s.decisions, in); v.route.shadow != nil {
 		s.shadows.offer(req, in, v, sent)
 	}
-	if v.outcome == allowed && v.session != nil && v.route.PassIdentity() {
+	if v.outcome == allowed && v.session != nil && (v.route.PassIdentity() || v.route.plain != nil) {
 		if v.jwt, v.cause = s.mint(v.route, v.session, &v.decision); v.cause != nil {
 			return v.because(unavailable, v.cause)
 		}

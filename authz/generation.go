@@ -35,6 +35,8 @@ type route struct {
 	digest   string // of the policy, shortened
 	faults   *gate
 	tally    *tally // shared by all revisions of the route
+	heavy    *gate
+	plain    []plainHeader // identity headers beside the JWT
 	demand   session.Demand
 	shadow   *route // the same with the shadow policy in the policy's place; nil without one
 }
@@ -45,13 +47,15 @@ type edge struct {
 	prefix  string // of our own paths
 	proxied bool   // there are trusted proxies in front of Envoy
 
+	budget int // bytes of a JWT beyond which it is warned of
+
 	issuers map[string]string // of the providers, by their names; nil when there is none
 }
 
 // Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
 func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
 	g := &Generation{routes: make(map[string]*route, len(c.Routes)), sets: map[string]headerSet{"": nil}}
-	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0, issuers: issuers(c.IDP)}
+	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0, budget: int(c.JWT.SizeBudget), issuers: issuers(c.IDP)}
 	var errs []error
 	for _, r := range c.Routes {
 		made, err := newRoute(r, policies, shared)
@@ -86,6 +90,8 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		digest:   shortDigest(p),
 		faults:   new(gate),
 		tally:    new(tally),
+		heavy:    new(gate),
+		plain:    plainHeaders(r),
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
 	if r.ShadowPolicy == "" {

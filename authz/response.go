@@ -35,6 +35,9 @@ func allow(req *request, v verdict) permission {
 	p := permission{
 		jwt: v.jwt, set: v.decision.Headers, remove: slices.Clip(v.decision.RemoveHeaders), responseSet: v.decision.ResponseHeaders, metadata: v.metadata,
 	}
+	if v.jwt == nil {
+		p.remove = append(p.remove, v.route.withoutIdentity(v.decision.Headers)...)
+	}
 	switch cookie, change := req.upstreamCookie(); {
 	case change && cookie == "":
 		p.remove = append(p.remove, "cookie")

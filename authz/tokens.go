@@ -8,7 +8,6 @@ import (
 
 	"doorward/authz/policy"
 	"doorward/authz/session"
-	"doorward/authz/token"
 )
 
 // mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
@@ -18,27 +17,38 @@ func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*mi
 	if m, ok := s.minted.get(key, now); ok {
 		return m, nil
 	}
-	jwt, expires, err := s.Tokens.Mint(identity(r, found.User, session.HashID(found.ID), found.Expires, d.Claims))
+	claims := identity(r, found.User, session.HashID(found.ID), found.Expires, d.Claims)
+	jwt, expires, err := s.Tokens.Mint(claims)
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
 	}
-	m := newMinted(r.edge.header, jwt, now.Add(expires.Sub(now)/2))
+	s.weigh(r, jwt)
+	var fields []byte
+	if r.PassIdentity() {
+		fields = option(fields, okHeaders, r.edge.header, jwt)
+	}
+	value := claimValues(&claims, found.User, jwt)
+	if fields, err = render(fields, r.plain, value); err != nil {
+		return nil, err
+	}
+	metadata, err := encodeMetadata(repeated(r.plain, value))
+	if err != nil {
+		return nil, err
+	}
+	m := newMinted(fields, metadata, now.Add(expires.Sub(now)/2))
 	s.minted.put(key, m, now)
 	return m, nil
 }
 
-// identity is the content of the JWT. The e-mail is there only when it is verified, because upstreams key accounts by it.
-func identity(r *route, u session.User, sid string, end time.Time, extra map[string]any) token.Claims {
-	c := token.Claims{
-		Issuer: r.host, Audience: r.host, Subject: u.ID, Name: u.Name, Groups: u.Groups, SID: sid, NotAfter: end, Extra: extra,
+// weigh warns of a token so large that upstreams may refuse the request (400 or 431), not more often than faults are told.
+func (s *Server) weigh(r *route, jwt string) {
+	if r.edge.budget == 0 || len(jwt) <= r.edge.budget {
+		return
 	}
-	if u.EmailVerified {
-		c.Email = u.Email
+	if held, ok := r.heavy.pass(s.Now()); ok {
+		s.Log.Warn("an identity JWT is larger than jwt.size_budget: list the claims that the upstream needs in the route's claims, or the groups in its policy",
+			"route", r.Name, "bytes", len(jwt), "budget", r.edge.budget, "others", held)
 	}
-	if name, ok := u.Claims["preferred_username"].(string); ok {
-		c.PreferredUsername = name
-	}
-	return c
 }
 
 // tokenKey has everything that a token's content depends on.
@@ -53,13 +63,14 @@ type tokenKey struct {
 
 // minted is a token as it goes into answers.
 type minted struct {
-	option []byte    // the header that carries it, as an encoded field of OkHttpResponse
-	answer []byte    // the whole answer that sets this header, takes the Cookie header away, and does nothing else
-	stop   time.Time // not given out from then on
+	option   []byte    // the headers that carry it, as encoded fields of OkHttpResponse
+	metadata []byte    // of which the route makes headers with a line for each value, as an encoded Struct; nil for none
+	answer   []byte    // the whole answer that sets these headers, takes the Cookie header away, and does nothing else
+	stop     time.Time // not given out from then on
 }
 
-func newMinted(header, jwt string, stop time.Time) *minted {
-	m := &minted{option: option(nil, okHeaders, header, jwt), stop: stop}
+func newMinted(fields, metadata []byte, stop time.Time) *minted {
+	m := &minted{option: fields, metadata: metadata, stop: stop}
 	m.answer = permission{jwt: m, remove: []string{"cookie"}}.build()
 	at := bytes.Index(m.answer, m.option)
 	m.option = m.answer[at : at+len(m.option)] // one copy for both

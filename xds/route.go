@@ -142,7 +142,7 @@ func route(r config.Route, check map[string]*anypb.Any, targets []target) (*rout
 		Name:                    r.Name,
 		Match:                   match(r),
 		TypedPerFilterConfig:    check,
-		RequestHeadersToAdd:     setHeaders(r.SetRequestHeaders),
+		RequestHeadersToAdd:     append(setHeaders(r.SetRequestHeaders), identityLines(r)...),
 		RequestHeadersToRemove:  r.RemoveRequestHeaders,
 		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),
 		ResponseHeadersToRemove: r.RemoveResponseHeaders,

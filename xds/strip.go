@@ -1,6 +1,10 @@
 package xds
 
 import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 
 	"doorward/authz/config"
@@ -60,20 +64,58 @@ func identityStripper(c *config.Config) *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{
 		Name: "envoy.http.early_header_mutation.header_mutation",
 		TypedConfig: mustPack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-			removeMatching(stripPattern(c.JWT.Header, c.Edge.TrustedHops)),
+			removeMatching(stripPattern(c.JWT.Header, c.Edge.TrustedHops, identityHeaders(c))),
 			{Action: &mutationv3.HeaderMutation_Append{Append: formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")}},
 		}}),
 	}
 }
 
 // stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case. assertion
-// is the header of the identity JWT.
-func stripPattern(assertion string, trustedHops uint32) string {
+// is the header of the identity JWT, more are other headers that carry an identity here.
+func stripPattern(assertion string, trustedHops uint32, more []string) string {
 	parts := []string{forwardedFamily(trustedHops), namePattern(assertion)}
+	for _, name := range more {
+		parts = append(parts, namePattern(name))
+	}
 	for _, name := range strippedHeaders {
 		parts = append(parts, namePattern(name))
 	}
 	return strings.Join(parts, "|")
+}
+
+// identityHeaders are the headers by which some route tells an upstream who is there, beside those that are stripped anyhow. Authorization is not
+// among them: it belongs to the applications of other routes, and on its own route authz replaces it or takes it away.
+func identityHeaders(c *config.Config) (names []string) {
+	usual := regexp.MustCompile("^(?:" + stripPattern(c.JWT.Header, c.Edge.TrustedHops, nil) + ")$")
+	for _, r := range c.Routes {
+		for name := range r.IdentityHeaders {
+			if name = strings.ToLower(name); name != "authorization" && !usual.MatchString(name) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// MetadataIdentity is the part of ext_authz's dynamic metadata that identityLines reads: header -> "0", "1", ... -> value.
+const MetadataIdentity = "doorward.identity"
+
+// identityLines make the identity headers that have a line for each value, of what authz says in the metadata; lines without a value are left
+// out. What a client sent under these names is gone before.
+func identityLines(r config.Route) (lines []*corev3.HeaderValueOption) {
+	for _, name := range slices.Sorted(maps.Keys(r.IdentityHeaders)) {
+		if !r.IdentityHeaders[name].Each {
+			continue
+		}
+		for i := range config.MaxIdentityLines {
+			lines = append(lines, &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: name, Value: fmt.Sprintf("%%DYNAMIC_METADATA(envoy.filters.http.ext_authz:%s:%s:%d)%%", MetadataIdentity, strings.ToLower(name), i)},
+				AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+			})
+		}
+	}
+	return lines
 }
 
 // namePattern is an expression for a name in which any separator may stand for each, and * for any rest.

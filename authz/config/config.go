@@ -39,10 +39,11 @@ type IDP struct {
 	ClientID         string   `yaml:"client_id"`
 	ClientSecret     Secret   `yaml:"client_secret"`
 	ClientSecretFile string   `yaml:"client_secret_file"`
-	Scopes           []string `yaml:"scopes"`       // openid, profile, email by default
-	GroupsClaim      string   `yaml:"groups_claim"` // "groups" by default
-	TrustEmail       bool     `yaml:"trust_email"`  // treat e-mail as verified when the provider sends no email_verified
-	CAFile           string   `yaml:"ca_file"`      // PEM; trusted for this provider beside the system's roots
+	Scopes           []string `yaml:"scopes"`         // openid, profile, email by default
+	GroupsClaim      string   `yaml:"groups_claim"`   // name or path, "groups" by default
+	GroupsOverage    string   `yaml:"groups_overage"` // when the provider sends a link in place of the groups: "refuse" the sign-in (default) or "ignore" them
+	TrustEmail       bool     `yaml:"trust_email"`    // treat e-mail as verified when the provider sends no email_verified
+	CAFile           string   `yaml:"ca_file"`        // PEM; trusted for this provider beside the system's roots
 }
 
 // IDPs reads from one provider, or a list of them.
@@ -100,6 +101,7 @@ type JWT struct {
 	Header         string   `yaml:"header"`           // X-Pomerium-Jwt-Assertion by default
 	SigningKeyFile string   `yaml:"signing_key_file"` // PEM, EC P-256; generated and kept in DataDir when not given
 	Lifetime       Duration `yaml:"lifetime"`         // at most and by default 5m
+	SizeBudget     uint32   `yaml:"size_budget"`      // bytes beyond which a token is warned of; 4096 by default
 	ConsumerCache  Duration `yaml:"consumer_cache"`   // how long a consumer may cache the JWKS; 60m by default
 	RotateEvery    Duration `yaml:"rotate_every"`     // how long a generated key signs; 2160h (90 days) by default, 0s for until one rotates it
 	JWKSFile       string   `yaml:"jwks_file"`        // where the JWKS is kept up to date for consumers that read a file; none by default
@@ -170,15 +172,17 @@ type Route struct {
 	Path   string `yaml:"path"`   // exact
 	Regex  string `yaml:"regex"`  // RE2 over the whole path
 
-	Policy              string          `yaml:"policy"`            // required: a built-in or a Rego package
-	ShadowPolicy        string          `yaml:"shadow_policy"`     // evaluated beside policy on live traffic; what differs is logged and counted
-	PolicyBodyBytes     uint32          `yaml:"policy_body_bytes"` // of a request's body that a policy which reads it is shown; 8192 by default
-	AllowAnonymous      bool            `yaml:"allow_anonymous"`
-	Unauthenticated     Unauthenticated `yaml:"unauthenticated"`
-	IDP                 Names           `yaml:"idp"`                   // names of the providers whose users may come; none means all
-	MaxAge              Duration        `yaml:"max_age"`               // how long ago the provider may have asked for credentials; 0s means any time
-	ACRValues           Names           `yaml:"acr_values"`            // authentication classes of which the session must have one; none means any
-	PassIdentityHeaders *bool           `yaml:"pass_identity_headers"` // nil means true
+	Policy              string                    `yaml:"policy"`            // required: a built-in or a Rego package
+	ShadowPolicy        string                    `yaml:"shadow_policy"`     // evaluated beside policy on live traffic; what differs is logged and counted
+	PolicyBodyBytes     uint32                    `yaml:"policy_body_bytes"` // of a request's body that a policy which reads it is shown; 8192 by default
+	AllowAnonymous      bool                      `yaml:"allow_anonymous"`
+	Unauthenticated     Unauthenticated           `yaml:"unauthenticated"`
+	IDP                 Names                     `yaml:"idp"`                   // names of the providers whose users may come; none means all
+	MaxAge              Duration                  `yaml:"max_age"`               // how long ago the provider may have asked for credentials; 0s means any time
+	ACRValues           Names                     `yaml:"acr_values"`            // authentication classes of which the session must have one; none means any
+	Claims              Names                     `yaml:"claims"`                // in the identity JWT: the provider's by name or path, and those of StandardClaims; nil means all of the latter
+	IdentityHeaders     map[string]IdentityHeader `yaml:"identity_headers"`      // for upstreams that read no JWT: header -> "${claim}"
+	PassIdentityHeaders *bool                     `yaml:"pass_identity_headers"` // nil means true
 
 	PrefixRewrite            string `yaml:"prefix_rewrite"` // in the place of the matched prefix or path
 	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`

@@ -67,6 +67,17 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 			*into = make(IDPs, 1)
 			return d.value(p, v.Index(0))
 		}
+	case *IdentityHeader:
+		list := target(p.node).Kind == yaml.SequenceNode
+		var values Names
+		if !d.value(p, reflect.ValueOf(&values).Elem()) {
+			return false
+		}
+		into.Each = list
+		for _, v := range values {
+			into.Values = append(into.Values, Template(v))
+		}
+		return true
 	case *Names:
 		if target(p.node).Kind == yaml.ScalarNode {
 			*into = make(Names, 1)

@@ -9,6 +9,7 @@ func (c *Config) setDefaults() {
 	c.JWT = JWT{
 		Header:        "X-Pomerium-Jwt-Assertion",
 		Lifetime:      Duration(maxTokenLifetime),
+		SizeBudget:    4096,
 		ConsumerCache: Duration(time.Hour),
 		RotateEvery:   Duration(90 * 24 * time.Hour),
 	}
@@ -28,7 +29,7 @@ func (r *Route) setDefaults() {
 }
 
 func (idp *IDP) setDefaults() {
-	idp.Scopes, idp.GroupsClaim = []string{"openid", "profile", "email"}, "groups"
+	idp.Scopes, idp.GroupsClaim, idp.GroupsOverage = []string{"openid", "profile", "email"}, "groups", "refuse"
 }
 
 func (t *Target) setDefaults()   { t.Weight = 1 }

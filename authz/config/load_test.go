@@ -44,7 +44,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		IDP: IDPs{{
 			Name: "default", Issuer: mustURL(t, "https://keycloak.example.com/realms/main"), ClientID: "doorward", ClientSecret: "hush",
-			ClientSecretFile: filepath.Join(dir, "secrets/oidc"), Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups",
+			ClientSecretFile: filepath.Join(dir, "secrets/oidc"), Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups", GroupsOverage: "refuse",
 		}},
 		Listen:    Listen{HTTPS: ":443", HTTP: ":80"},
 		AuthURL:   mustURL(t, "https://grafana.localhost"),
@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 		SocketDir: filepath.Join(dir, "data/run"),
 		Session:   Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute)},
 		JWT: JWT{
-			Header: "X-Pomerium-Jwt-Assertion", Lifetime: Duration(5 * time.Minute), ConsumerCache: Duration(time.Hour),
+			Header: "X-Pomerium-Jwt-Assertion", Lifetime: Duration(5 * time.Minute), SizeBudget: 4096, ConsumerCache: Duration(time.Hour),
 			RotateEvery: Duration(2160 * time.Hour),
 		},
 		Paths:       Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"},
@@ -176,7 +176,7 @@ func TestEverything(t *testing.T) {
 		{"auth_url", c.AuthURL.Origin(), "https://auth.localhost:8443"},
 		{"socket_dir", c.SocketDir, in("run")},
 		{"policies", c.Policies, []string{in("rules"), in("extra.txt")}},
-		{"jwt", c.JWT, JWT{"X-Identity", in("fixtures/sec1.key"), Duration(time.Minute), Duration(5 * time.Minute), 0, in("jwks.json")}},
+		{"jwt", c.JWT, JWT{"X-Identity", in("fixtures/sec1.key"), Duration(time.Minute), 4096, Duration(5 * time.Minute), 0, in("jwks.json")}},
 		{"paths", c.Paths, Paths{"/auth", "/keys.json"}},
 		{"edge", c.Edge, Edge{2, "keep", "keep"}},
 		{"decision_log", c.DecisionLog, DecisionLog{in("decisions.log"), 1 << 30, 0, 0.25, []string{"email", "path"}}},

@@ -188,7 +188,7 @@ func leaves(t *testing.T, v reflect.Value) []leaf {
 			outer.SetMapIndex(reflect.ValueOf("k"), e)
 		}), leaf{"[l]", func(v reflect.Value) {
 			v.Set(reflect.MakeMap(v.Type()))
-			v.SetMapIndex(reflect.ValueOf("l"), reflect.ValueOf("x"))
+			v.SetMapIndex(reflect.ValueOf("l"), reflect.Zero(v.Type().Elem()))
 		}})
 	case reflect.Struct:
 		var all []leaf

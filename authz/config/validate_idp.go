@@ -65,6 +65,9 @@ func (c *checker) idp(p place, idp IDP) {
 	if idp.GroupsClaim == "" {
 		c.add(p.key("groups_claim"), "is empty; name the claim that holds the groups, or remove the key for \"groups\"")
 	}
+	if idp.GroupsOverage != "refuse" && idp.GroupsOverage != "ignore" {
+		c.add(p.key("groups_overage"), "%q is neither refuse nor ignore", shorten(idp.GroupsOverage))
+	}
 	if idp.CAFile != "" {
 		if err := c.pool(idp.CAFile); err != nil {
 			c.add(p.key("ca_file"), "%s", err)

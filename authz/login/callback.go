@@ -46,6 +46,12 @@ func (h *Handler) callback(v *visit) {
 		return
 	}
 	s, err := h.identify(v.r.Context(), &v.Settings, idp, m, a, v.query("code"))
+	if errors.Is(err, errOverage) {
+		h.fail(v, err, web.Error{Status: http.StatusForbidden, Title: "Your groups are not known",
+			Message: "Your account is in more groups than the sign-in service tells, so what you may see cannot be decided.",
+			Remedy:  "Give the request id below to whoever runs this site."})
+		return
+	}
 	if err != nil {
 		h.broken(v, err, &a)
 		return

@@ -56,8 +56,8 @@ func (h *Handler) identify(ctx context.Context, c *Settings, idp config.IDP, m *
 	if err := m.addUserinfo(ctx, idp, token, id.Subject, claims); err != nil {
 		return session.Session{}, err
 	}
-	if names, ok := claims["_claim_names"].(map[string]any); ok && names[groupsClaim(idp)] != nil {
-		h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", id.Subject, "provider", idp.Name)
+	if err := h.overage(idp, id.Subject, claims); err != nil {
+		return session.Session{}, err
 	}
 	s := h.newSession(c, idp, claims)
 	s.Tokens = session.Tokens{ID: raw, Access: token.AccessToken, Refresh: token.RefreshToken, Expiry: token.Expiry}
@@ -66,6 +66,23 @@ func (h *Handler) identify(ctx context.Context, c *Settings, idp config.IDP, m *
 	}
 	return s, nil
 }
+
+// overage is what a provider does that sends a link in place of the groups of a person who is in many (OpenID Connect Core 1.0, section 5.6.2:
+// distributed claims). Taken as none, a policy that denies by group would let the person in.
+func (h *Handler) overage(idp config.IDP, subject string, claims map[string]any) error {
+	names, _ := claims["_claim_names"].(map[string]any)
+	if names[groupsClaim(idp)] == nil && claims["hasgroups"] != true {
+		return nil
+	}
+	if idp.GroupsOverage != "ignore" {
+		return errOverage
+	}
+	h.Log.Warn("the provider sent a link in place of the groups: they are taken as none", "subject", subject, "provider", idp.Name)
+	return nil
+}
+
+var errOverage = errors.New("the provider sent a link in place of the groups, because the person is in too many: have it send only the groups assigned to " +
+	"this application, or set groups_overage: ignore on the provider")
 
 // tokenError keeps the body of an answer that is no OAuth error out of the log.
 func tokenError(err error) error {
@@ -110,7 +127,7 @@ func claimsOf(c interface{ Claims(any) error }) (map[string]any, error) {
 // says is never replaced. A provider that has the endpoint but does not answer there ends the sign-in: without the missing claims
 // a policy might decide otherwise.
 func (m *metadata) addUserinfo(ctx context.Context, idp config.IDP, token *oauth2.Token, subject string, claims map[string]any) error {
-	complete := claims["email"] != nil && claims["name"] != nil && claims[groupsClaim(idp)] != nil
+	complete := claims["email"] != nil && claims["name"] != nil && groupsGiven(idp, claims)
 	if complete || m.oidc.UserInfoEndpoint() == "" {
 		return nil
 	}
@@ -158,7 +175,7 @@ func (h *Handler) newSession(c *Settings, idp config.IDP, claims map[string]any)
 		Expires: h.Now().Add(c.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
 	}
 	s.User = session.User{
-		ID: c.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: texts(claims[groupsClaim(idp)]), Claims: maps.Clone(claims),
+		ID: c.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: groups(idp, claims), Claims: maps.Clone(claims),
 	}
 	verified, said := claims["email_verified"]
 	s.User.EmailVerified = s.User.Email != "" && (verified == true || verified == "true" || !said && idp.TrustEmail)
@@ -183,6 +200,17 @@ func groupsClaim(idp config.IDP) string {
 		return "groups"
 	}
 	return idp.GroupsClaim
+}
+
+// groups are at a name or a path.
+func groups(idp config.IDP, claims map[string]any) []string {
+	claim, _ := config.Claim(claims, groupsClaim(idp))
+	return texts(claim)
+}
+
+func groupsGiven(idp config.IDP, claims map[string]any) bool {
+	claim, _ := config.Claim(claims, groupsClaim(idp))
+	return claim != nil
 }
 
 // texts reads a claim that is a string or an array of them. Anything else is an empty list, and so is what is no string in an array.

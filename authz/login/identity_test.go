@@ -41,6 +41,8 @@ func TestIdentity(t *testing.T) {
 		"groups of several kinds":            {claims: map[string]any{"groups": []any{"engineering", 1, nil, "", []string{"x"}, map[string]any{}}}, want: plain},
 		"groups are null":                    {claims: map[string]any{"groups": json.RawMessage("null")}, userinfo: map[string]any{"sub": "alice"}, want: with(func(u *session.User) { u.Groups = []string{} })},
 		"groups are an object":               {claims: map[string]any{"groups": map[string]any{"a": "b"}}, want: with(func(u *session.User) { u.Groups = []string{} })},
+		"groups by a path":                   {claims: map[string]any{"realm_access": map[string]any{"roles": []string{"r"}}}, idp: func(i *config.IDP) { i.GroupsClaim = "realm_access.roles" }, want: with(func(u *session.User) { u.Groups = []string{"r"} })},
+		"groups by a name with dots":         {claims: map[string]any{"https://example.com/groups": []string{"r"}}, idp: func(i *config.IDP) { i.GroupsClaim = "https://example.com/groups" }, want: with(func(u *session.User) { u.Groups = []string{"r"} })},
 		"groups by another name":             {claims: map[string]any{"roles": []string{"r"}}, idp: func(i *config.IDP) { i.GroupsClaim = "roles" }, want: with(func(u *session.User) { u.Groups = []string{"r"} })},
 		"no name but a preferred one":        {claims: map[string]any{"name": "", "preferred_username": "al"}, want: with(func(u *session.User) { u.Name = "al" })},
 		"name is a number":                   {claims: map[string]any{"name": 7}, want: with(func(u *session.User) { u.Name = "" })},
@@ -112,6 +114,11 @@ func TestGroupsElsewhere(t *testing.T) {
 		"_claim_sources": map[string]any{"src1": map[string]any{"endpoint": "https://graph.example/x"}}}
 	f.userinfo = map[string]any{"sub": "alice"}
 	b := f.browser()
+	b.shows("groups that are not known", b.get(auth+"/"), 403, "Your groups are not known")
+	if b.session(auth) != nil || !f.logged("level=INFO", "the provider sent a link in place of the groups", "groups_overage: ignore") {
+		t.Errorf("log: %s", f.log.String())
+	}
+	f.change(func(s *Settings) { s.IDPs[0].GroupsOverage = "ignore" })
 	b.get(auth + "/")
 	if s := b.session(auth); s == nil || len(s.User.Groups) != 0 {
 		t.Fatalf("%v\n%s", s, f.log.String())

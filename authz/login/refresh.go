@@ -151,6 +151,9 @@ func (h *Handler) refreshed(ctx context.Context, c *Settings, idp config.IDP, m 
 		maps.Copy(kept, claims)
 		claims = kept
 	}
+	if err := h.overage(idp, s.Subject, claims); err != nil {
+		return session.Session{}, err
+	}
 	claims["sub"] = s.Subject
 	fresh := h.newSession(c, idp, claims)
 	if fresh.AuthTime.IsZero() {
