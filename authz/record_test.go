@@ -122,7 +122,7 @@ func TestFaultsAreToldNowAndThen(t *testing.T) {
 // What a client sends stays within bounds in a record, and a large request is not kept in memory for one.
 func TestRecordsAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
-	req := &request{id: "1", route: long, revision: long, method: long, host: long, path: "/" + long, clientIP: long, size: recentBytes + 1}
+	req := &request{id: "1", route: long, revision: long, method: long, host: long, path: "/" + long, clientIP: long, question: strings.Repeat("x", recentBytes+1)}
 	v := verdict{outcome: denied, cause: errors.New(long), decision: policy.Decision{Reasons: slices.Repeat([]string{long}, 100)}}
 	k := &kept{request: req, verdict: v}
 	r := k.Record()
