@@ -146,12 +146,6 @@ func (c *crowd) replacePolicy() {
 	c.policy.Store(next)
 }
 
-// rotate has the next key sign at once.
-func (c *crowd) rotate() {
-	c.must(c.ring.Rotate(c.t.Context()))
-	c.ahead.Add(int64(3 * time.Second)) // as long as a key is published before it signs
-}
-
 // meet has everybody ask while policies and keys are replaced.
 func (c *crowd) meet() {
 	everybody := make(chan error, crowdSize)
@@ -173,7 +167,7 @@ func (c *crowd) meet() {
 			c.Settle()
 			c.must(c.ring.Rotate(c.t.Context()))
 			learn()
-			c.rotate()
+			c.ahead.Add(int64(3 * time.Minute)) // longer than a key is published before it signs
 		}
 	}
 	for range crowdSize {
