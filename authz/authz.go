@@ -20,9 +20,10 @@ import (
 )
 
 // SessionFinder finds the live session of a cookie on a host. session.ErrNone means that there is none; any other error
-// that it cannot be known.
+// that it cannot be known. Ticket names a session to who ends its open streams; nobody else can read or make one.
 type SessionFinder interface {
 	Find(ctx context.Context, cookie, host string) (*session.Session, error)
+	Ticket(found *session.Session) string
 }
 
 // Minter signs identity JWTs. KeyID names the key that the next Mint uses.

@@ -20,6 +20,7 @@ import (
 // answer puts a verdict into Envoy's terms and writes the decision record.
 func (s *Server) answer(req *request, v verdict, start time.Time) []byte {
 	if v.outcome == allowed {
+		v.metadata = s.withTicket(req, v)
 		s.record(req, v, 200, start)
 		return allow(req, v).encode()
 	}

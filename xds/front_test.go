@@ -29,6 +29,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -133,8 +134,11 @@ func (f *front) startServers() {
 	go checks.Serve(f.listen("authz.sock"))
 	own := &http.Server{Handler: http.HandlerFunc(echo("doorward"))}
 	go own.Serve(f.listen("http.sock"))
+	streams := grpc.NewServer()
+	extprocv3.RegisterExternalProcessorServer(streams, letting{})
+	go streams.Serve(f.listen("streams.sock"))
 	f.stopAuthz = checks.Stop
-	f.t.Cleanup(func() { checks.Stop(); own.Close() })
+	f.t.Cleanup(func() { checks.Stop(); streams.Stop(); own.Close() })
 	f.startControl()
 }
 
@@ -449,6 +453,18 @@ func (r *recorder) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.
 			Headers: []*corev3.HeaderValueOption{setHeader("x-pomerium-jwt-assertion", "signed")},
 		}},
 	}, nil
+}
+
+// letting is an ext_proc server that ends nothing.
+type letting struct {
+	extprocv3.UnimplementedExternalProcessorServer
+}
+
+func (letting) Process(g extprocv3.ExternalProcessor_ProcessServer) error {
+	if _, err := g.Recv(); err != nil {
+		return err
+	}
+	return g.Send(&extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}})
 }
 
 // taken returns what was asked since the last call.

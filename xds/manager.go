@@ -28,11 +28,13 @@ func secureManager(c *config.Config) *hcmv3.HttpConnectionManager {
 	m := baseManager(c, httpsListener)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scopedRoutes()}
 	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{identityStripper(c)}
-	m.HttpFilters = []*hcmv3.HttpFilter{authzFilter(), routerFilter()}
+	m.HttpFilters = []*hcmv3.HttpFilter{authzFilter(), streamFilter(true), routerFilter()}
 	// Off for every route but those that turn it on.
-	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{
-		{UpgradeType: websocket, Enabled: wrapperspb.Bool(false)},
-	}
+	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{
+		UpgradeType: websocket,
+		Enabled:     wrapperspb.Bool(false),
+		Filters:     []*hcmv3.HttpFilter{authzFilter(), streamFilter(false), routerFilter()},
+	}}
 	// Over TLS the scheme is https, whatever an HTTP/2 client writes into :scheme.
 	m.SchemeHeaderTransformation = &corev3.SchemeHeaderTransformation{
 		Transformation: &corev3.SchemeHeaderTransformation_SchemeToOverwrite{SchemeToOverwrite: "https"},

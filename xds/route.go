@@ -147,6 +147,9 @@ func route(r config.Route, check map[string]*anypb.Any, targets []target) (*rout
 		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),
 		ResponseHeadersToRemove: r.RemoveResponseHeaders,
 	}
+	if r.Streams {
+		out.TypedPerFilterConfig[streamsName] = watched()
+	}
 	switch {
 	case r.Response != nil:
 		out.Action = directResponse(uint32(r.Response.Status), r.Response.Body)

@@ -94,6 +94,7 @@ type Session struct {
 	Lifetime        Duration `yaml:"lifetime"`         // absolute, from the sign-in; 14h by default
 	IdleTimeout     Duration `yaml:"idle_timeout"`     // how long it may be unused; 0s, the default, for any time
 	RefreshInterval Duration `yaml:"refresh_interval"` // how often the provider is asked for tokens and claims anew; 10m by default, 0s for never
+	MaxStreams      int      `yaml:"max_streams"`      // open WebSockets and responses of routes with `streams` at a time; 100 by default
 }
 
 // JWT says how the identity assertion is named and signed.
@@ -188,9 +189,10 @@ type Route struct {
 	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`
 	RegexRewriteSubstitution string `yaml:"regex_rewrite_substitution"`
 
-	Timeout         *Duration `yaml:"timeout"`      // whole response; 30s by default, 0s for none
+	Timeout         *Duration `yaml:"timeout"`      // whole response; 0s for none; 30s by default, none with Streams
 	IdleTimeout     *Duration `yaml:"idle_timeout"` // 5m by default
 	AllowWebsockets bool      `yaml:"allow_websockets"`
+	Streams         bool      `yaml:"streams"` // responses may be event streams or long polls, which end with the session
 
 	SetRequestHeaders     map[string]string `yaml:"set_request_headers"`
 	RemoveRequestHeaders  []string          `yaml:"remove_request_headers"`

@@ -5,7 +5,7 @@ import "time"
 // setDefaults gives every key its default before the file is read. The paths follow once the file's directory is known.
 func (c *Config) setDefaults() {
 	c.Listen = Listen{HTTPS: ":443", HTTP: ":80"}
-	c.Session = Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute)}
+	c.Session = Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute), MaxStreams: 100}
 	c.JWT = JWT{
 		Header:        "X-Pomerium-Jwt-Assertion",
 		Lifetime:      Duration(maxTokenLifetime),

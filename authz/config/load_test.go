@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 		AuthURL:   mustURL(t, "https://grafana.localhost"),
 		DataDir:   filepath.Join(dir, "data"),
 		SocketDir: filepath.Join(dir, "data/run"),
-		Session:   Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute)},
+		Session:   Session{Lifetime: Duration(14 * time.Hour), RefreshInterval: Duration(10 * time.Minute), MaxStreams: 100},
 		JWT: JWT{
 			Header: "X-Pomerium-Jwt-Assertion", Lifetime: Duration(5 * time.Minute), SizeBudget: 4096, ConsumerCache: Duration(time.Hour),
 			RotateEvery: Duration(2160 * time.Hour),

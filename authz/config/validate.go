@@ -151,6 +151,9 @@ func (c *checker) lifetimes() {
 	if d := time.Duration(c.c.Session.RefreshInterval); d != 0 && d < time.Second {
 		c.add(session.key("refresh_interval"), "%s must be at least 1s, or 0s for no refresh", d)
 	}
+	if c.c.Session.MaxStreams < 1 {
+		c.add(session.key("max_streams"), "must be 1 or more; routes without allow_websockets and streams have none")
+	}
 	if l := time.Duration(c.c.JWT.Lifetime); l <= 0 || l > maxTokenLifetime {
 		c.add(jwt.key("lifetime"), "%s must be more than 0s and at most %s; tokens are renewed without the user", l, maxTokenLifetime)
 	}

@@ -21,7 +21,7 @@ const (
 
 // upstreamKeys are the keys that say something only of a route with `to`.
 var upstreamKeys = []string{
-	"prefix_rewrite", "regex_rewrite_pattern", "regex_rewrite_substitution", "timeout", "idle_timeout", "allow_websockets",
+	"prefix_rewrite", "regex_rewrite_pattern", "regex_rewrite_substitution", "timeout", "idle_timeout", "allow_websockets", "streams",
 	"set_request_headers", "remove_request_headers", "preserve_host_header", "host_rewrite",
 	"tls_custom_ca_file", "tls_server_name", "tls_client_cert_file", "tls_client_key_file", "tls_skip_verify",
 }
@@ -39,6 +39,9 @@ func (c *checker) route(p place, r *Route) {
 	c.identityHeaders(p, r)
 	c.claims(p, r)
 	c.rewrite(p, r)
+	if r.Streams && !p.has("timeout") {
+		r.Timeout = new(Duration) // what is meant to stay open is not cut off after a while
+	}
 	c.targets(p, r)
 	c.upstreamHost(p, r)
 	c.upstreamTLS(p, r)

@@ -16,8 +16,9 @@ import (
 const (
 	maxRedirect = 4 << 10
 	maxBody     = 16 << 10
-	maxMetadata = 16 << 10 // bytes of JSON
-	maxRemoved  = 64       // names
+	maxMetadata = 16 << 10   // bytes of JSON
+	ownMetadata = "doorward" // the name under which authz says whose open stream a request is
+	maxRemoved  = 64         // names
 )
 
 // Content types of a denial's body.
@@ -163,8 +164,13 @@ func readBody(v ast.Value, d *Decision) error {
 }
 
 func readMetadata(v ast.Value, d *Decision) (err error) {
-	d.Metadata, _, err = jsonObject(v, maxMetadata)
-	return err
+	if d.Metadata, _, err = jsonObject(v, maxMetadata); err != nil {
+		return err
+	}
+	if _, taken := d.Metadata[ownMetadata]; taken {
+		return fmt.Errorf("%q is Doorward's own name: choose another", ownMetadata)
+	}
+	return nil
 }
 
 // jsonObject is a value as Go's and as JSON, whose names are strings.

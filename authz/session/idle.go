@@ -83,6 +83,17 @@ func (u *uses) note(id [16]byte, at time.Time) {
 	u.last[id] = at.Unix()
 }
 
+// of returns when a session was last used as far as this process knows, or the zero time.
+func (u *uses) of(id string) time.Time {
+	raw, _ := parseID(id)
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if last, known := u.last[raw]; known {
+		return time.Unix(last, 0)
+	}
+	return time.Time{}
+}
+
 // lastUse reads when the session was last used. Before the first time it counts as used when it was created.
 func (s *Sessions) lastUse(ctx context.Context, session *Session) (time.Time, error) {
 	item, err := s.store.Get(ctx, usedKey(session.ID))

@@ -21,6 +21,7 @@ import (
 	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/store/bolt"
+	"doorward/authz/stream"
 	"doorward/authz/token"
 	"doorward/authz/web"
 	"doorward/xds"
@@ -42,6 +43,7 @@ type planes struct {
 	ring      *token.Ring
 	decisions *decision.Log
 	authz     *authz.Server
+	streams   *stream.Server
 	login     *login.Handler
 	xds       *xds.Server
 	ca        *cert.LocalCA
@@ -127,6 +129,10 @@ func (p *planes) build(sealer *session.Sealer) error {
 		return err
 	}
 	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Tokens: p.ring, Pages: pages, Log: p.log, Decisions: p.decisions})
+	if err != nil {
+		return err
+	}
+	p.streams, err = stream.New(stream.Config{Sessions: p.sessions, Limit: p.maxStreams, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -292,6 +298,13 @@ func (p *planes) jwksPath() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.loaded.Paths.JWKS
+}
+
+// maxStreams is how many streams a session may have open now.
+func (p *planes) maxStreams() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loaded.Session.MaxStreams
 }
 
 func (p *planes) served(err error) {

@@ -114,6 +114,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 	group.Go(func() error { return p.login.Run(inner) })
 	group.Go(func() error { return p.keepKeys(inner) })
 	group.Go(func() error { return p.authz.Run(inner) })
+	group.Go(func() error { return p.streams.Run(inner) })
 	group.Go(func() error {
 		defer stop()
 		front, cancel := context.WithCancel(ctx)
@@ -166,7 +167,9 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string) error {
 	control := grpc.NewServer()
 	p.xds.Register(control)
-	for name, server := range map[string]*grpc.Server{"authz.sock": p.authz.NewGRPC(), "xds.sock": control, "streams.sock": grpc.NewServer()} {
+	streams := grpc.NewServer()
+	p.streams.Register(streams)
+	for name, server := range map[string]*grpc.Server{"authz.sock": p.authz.NewGRPC(), "xds.sock": control, "streams.sock": streams} {
 		l, err := unixSocket(filepath.Join(dir, name), 0o660)
 		if err != nil {
 			return err

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// streamRoutes have WebSockets and event streams, with a session and without.
+const streamRoutes = `
+  - {name: open, from: "https://grafana.localhost:{{.Port}}", prefix: /public, to: "{{.Grafana}}", policy: public, allow_websockets: true, streams: true}
+  - {name: live, from: "https://grafana.localhost:{{.Port}}", prefix: /live, to: "{{.Grafana}}", policy: grafana, allow_websockets: true, timeout: 1s}
+  - {name: events, from: "https://grafana.localhost:{{.Port}}", prefix: /events, to: "{{.Grafana}}", policy: grafana, streams: true}
+  - {name: grafana, from: "https://grafana.localhost:{{.Port}}", to: "{{.Grafana}}", policy: grafana}
+  - {name: wiki, from: "https://wiki.localhost:{{.Port}}", to: "{{.Wiki}}", policy: any_authenticated_user, allow_websockets: true}
+`
+
+// newStreams is a stack whose applications answer upgrades with an echo of lines, /events with a stream that never ends by itself, and
+// everything else at once.
+func newStreams(t *testing.T, start func(*testing.T, string) *stack, routes string) *stack {
+	t.Helper()
+	s := start(t, routes)
+	for _, u := range []*application{s.grafana, s.wiki} {
+		u.mu.Lock()
+		u.app = http.HandlerFunc(streaming)
+		u.mu.Unlock()
+	}
+	return s
+}
+
+func streaming(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Header.Get("Upgrade") != "":
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(conn, rw)
+	case strings.Contains(r.URL.Path, "/events"):
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: begun\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	default:
+		fmt.Fprintln(w, "an ordinary answer")
+	}
+}
+
+// connection is an open WebSocket or event stream.
+type connection struct {
+	t      *testing.T
+	conn   net.Conn
+	in     *bufio.Reader
+	status int
+}
+
+// request sends one over HTTP/1.1 with a browser's cookie, "" for none, and reads the status line and the headers of the answer.
+func (s *stack) request(cookie, host, path string, lines ...string) *connection {
+	s.t.Helper()
+	name := host + ".localhost"
+	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	text := "GET " + path + " HTTP/1.1\r\nHost: " + fmt.Sprintf("%s:%d", name, s.port) + "\r\n"
+	if cookie != "" {
+		text += "Cookie: " + cookie + "\r\n"
+	}
+	if _, err := io.WriteString(conn, text+strings.Join(append(lines, ""), "\r\n")+"\r\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	c := &connection{t: s.t, conn: conn, in: bufio.NewReaderSize(conn, 512)}
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("%s%s: %v\n%s", host, path, err, s.log)
+		}
+		if c.status == 0 {
+			fmt.Sscanf(line, "HTTP/1.1 %d", &c.status)
+		}
+		if line == "\r\n" {
+			return c
+		}
+	}
+}
+
+func (s *stack) webSocket(cookie, host, path string) *connection {
+	s.t.Helper()
+	return s.request(cookie, host, path, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+}
+
+// opened is a WebSocket that works.
+func (s *stack) opened(cookie, host, path string) *connection {
+	s.t.Helper()
+	c := s.webSocket(cookie, host, path)
+	if c.status != 101 {
+		s.t.Fatalf("WebSocket to %s%s: status %d, want 101\n%s", host, path, c.status, s.log)
+	}
+	if !c.works() {
+		s.t.Fatalf("the WebSocket to %s%s does not work\n%s", host, path, s.log)
+	}
+	return c
+}
+
+// works says whether a line comes back.
+func (c *connection) works() bool {
+	c.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.WriteString(c.conn, "ping\n"); err != nil {
+		return false
+	}
+	line, err := c.in.ReadString('\n')
+	return err == nil && line == "ping\n"
+}
+
+// endsWithin fails the test when the other side does not close.
+func (c *connection) endsWithin(what string, most time.Duration) {
+	c.t.Helper()
+	start := time.Now()
+	c.conn.SetReadDeadline(start.Add(most))
+	_, err := io.Copy(io.Discard, c.in)
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		c.t.Errorf("%s: still open after %v", what, most)
+		return
+	}
+	c.t.Logf("%s: ended after %v", what, time.Since(start).Round(time.Millisecond))
+}
+
+// eventStream is an open event stream that has sent something.
+func (s *stack) eventStream(cookie, host, path string) *connection {
+	s.t.Helper()
+	c := s.request(cookie, host, path, "Accept: text/event-stream")
+	if c.status != 200 {
+		s.t.Fatalf("event stream at %s%s: status %d, want 200\n%s", host, path, c.status, s.log)
+	}
+	for {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("event stream at %s%s: %v\n%s", host, path, err, s.log)
+		}
+		if strings.HasPrefix(line, "data: begun") {
+			return c
+		}
+	}
+}
+
+func TestSignOutEndsOpenStreams(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	alice, bob := s.browser(), s.browser()
+	alice.signIn(s.url("grafana", "/"), "alice")
+	alice.get(s.url("wiki", "/"))
+	bob.signIn(s.url("grafana", "/"), "bob")
+	onGrafana, onWiki, bobs := alice.cookie("grafana"), alice.cookie("wiki"), bob.cookie("grafana")
+
+	socket := s.opened(onGrafana, "grafana", "/live")
+	other := s.opened(onWiki, "wiki", "/")
+	events := s.eventStream(onGrafana, "grafana", "/events")
+	public := s.opened(onGrafana, "grafana", "/public/live")
+	bobSocket := s.opened(bobs, "grafana", "/live")
+	bobEvents := s.eventStream(bobs, "grafana", "/events")
+	stranger := s.opened("", "grafana", "/public/live")
+	strangerEvents := s.eventStream("", "grafana", "/public/events")
+	time.Sleep(1200 * time.Millisecond) // past the route's timeout, which is for the answer to the upgrade
+	if !socket.works() {
+		t.Error("the WebSocket ended with the route's timeout")
+	}
+
+	alice.get(s.url("grafana", "/.pomerium/sign_out"))
+	socket.endsWithin("the WebSocket", 2*time.Second)
+	other.endsWithin("the WebSocket on another host", 2*time.Second)
+	events.endsWithin("the event stream", 2*time.Second)
+	public.endsWithin("the WebSocket on a public route, opened with the session", 2*time.Second)
+	if !bobSocket.works() {
+		t.Error("another person's WebSocket ended too")
+	}
+	if !stranger.works() {
+		t.Error("a WebSocket of nobody ended too")
+	}
+	for name, c := range map[string]*connection{"another person's event stream": bobEvents, "an event stream of nobody": strangerEvents} {
+		c.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := io.Copy(io.Discard, c.in)
+		if timeout, ok := err.(net.Error); !ok || !timeout.Timeout() {
+			t.Errorf("%s ended too: %v", name, err)
+		}
+	}
+}
+
+func TestStrangersOpenNoStreams(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	for _, path := range []string{"/live", "/events"} {
+		if c := s.webSocket("", "grafana", path); c.status != 401 && c.status != 403 {
+			t.Errorf("WebSocket to %s: status %d", path, c.status)
+		}
+		if c := s.request("", "grafana", path, "Accept: text/event-stream"); c.status != 401 {
+			t.Errorf("%s: status %d, want 401", path, c.status)
+		}
+	}
+	if n := len(s.grafana.requests()); n != 0 {
+		t.Errorf("%d requests of strangers reached the upstream", n)
+	}
+	if n := s.envoyStats("ext_proc.doorward.streams_started"); total(n) != 0 {
+		t.Errorf("a denied request opened a stream to doorward: %v", n)
+	}
+}
+
+func total(stats map[string]uint64) (n uint64) {
+	for _, v := range stats {
+		n += v
+	}
+	return n
+}
+
+// TestOrdinaryRequestsOpenNoStream: the stream is for what lives long, and costs more than a check.
+func TestOrdinaryRequestsOpenNoStream(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	b := s.browser()
+	b.signIn(s.url("grafana", "/"), "alice")
+	for _, path := range []string{"/", "/live/ordinary"} {
+		if got := b.get(s.url("grafana", path)); got.StatusCode != 200 {
+			t.Errorf("%s: status %d", path, got.StatusCode)
+		}
+	}
+	const started = "ext_proc.doorward.streams_started"
+	if n := s.envoyStats(started); total(n) != 0 {
+		t.Errorf("ordinary requests opened streams to doorward: %v", n)
+	}
+	s.opened(b.cookie("grafana"), "grafana", "/live")
+	if n := s.envoyStats(started); total(n) != 1 {
+		t.Errorf("a WebSocket opened %v, want one stream", n)
+	}
+	if got := b.get(s.url("grafana", "/other")); got.StatusCode != 200 {
+		t.Errorf("status %d", got.StatusCode)
+	}
+	if n := s.envoyStats(started); total(n) != 1 {
+		t.Errorf("another route opened %v", n)
+	}
+}
+
+func TestExpiryEndsOpenStreams(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	s.write("doorward.yaml", s.read("doorward.yaml")+"\nsession: {lifetime: 4s}\n")
+	s.served()
+	b := s.browser()
+	start := time.Now()
+	b.signIn(s.url("grafana", "/"), "alice")
+	cookie := b.cookie("grafana")
+	socket, events := s.opened(cookie, "grafana", "/live"), s.eventStream(cookie, "grafana", "/events")
+	socket.endsWithin("the WebSocket", 6*time.Second)
+	events.endsWithin("the event stream", 2*time.Second)
+	if lived := time.Since(start); lived < 3*time.Second {
+		t.Errorf("the streams ended %v after the sign-in, want 4 s", lived)
+	}
+}
+
+func TestStreamsOfOneSessionAreBounded(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	s.write("doorward.yaml", s.read("doorward.yaml")+"\nsession: {max_streams: 3}\n")
+	s.served()
+	alice, bob := s.browser(), s.browser()
+	alice.signIn(s.url("grafana", "/"), "alice")
+	bob.signIn(s.url("grafana", "/"), "bob")
+	cookie := alice.cookie("grafana")
+	first := s.opened(cookie, "grafana", "/live")
+	s.opened(cookie, "grafana", "/live")
+	s.eventStream(cookie, "grafana", "/events")
+	if c := s.webSocket(cookie, "grafana", "/live"); c.status != 429 {
+		t.Errorf("the fourth: status %d, want 429", c.status)
+	}
+	s.opened(bob.cookie("grafana"), "grafana", "/live")
+	first.conn.Close()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if c := s.webSocket(cookie, "grafana", "/live"); c.status == 101 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a closed stream does not make room for another")
+		}
+	}
+}
+
+// TestStreamsNeedTheirService: with nobody behind streams.sock no stream opens, and everything else goes on.
+func TestStreamsNeedTheirService(t *testing.T) {
+	s := newStreams(t, newStack, streamRoutes)
+	b := s.browser()
+	b.signIn(s.url("grafana", "/"), "alice")
+	cookie := b.cookie("grafana")
+	if err := os.Remove(filepath.Join(s.dir, "run", "streams.sock")); err != nil { // Envoy connects at the first stream
+		t.Fatal(err)
+	}
+	before := len(s.grafana.requests())
+	if c := s.webSocket(cookie, "grafana", "/live"); c.status != 503 {
+		t.Errorf("WebSocket: status %d, want 503", c.status)
+	}
+	if c := s.request(cookie, "grafana", "/events", "Accept: text/event-stream"); c.status != 503 {
+		t.Errorf("event stream: status %d, want 503", c.status)
+	}
+	if got := len(s.grafana.requests()); got != before {
+		t.Errorf("%d requests reached the upstream", got-before)
+	}
+	if got := b.get(s.url("grafana", "/")); got.StatusCode != 200 {
+		t.Errorf("an ordinary request: status %d, want 200", got.StatusCode)
+	}
+}
+
+// TestDoorwardThatGoesEndsStreams: what nobody can end does not stay. Envoy runs apart and lives on.
+func TestDoorwardThatGoesEndsStreams(t *testing.T) {
+	s := newStreams(t, newStackApart, streamRoutes)
+	b := s.browser()
+	b.signIn(s.url("grafana", "/"), "alice")
+	cookie := b.cookie("grafana")
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		socket, events := s.opened(cookie, "grafana", "/live"), s.eventStream(cookie, "grafana", "/events")
+		stranger := s.opened("", "grafana", "/public/live")
+		s.stop(signal)
+		socket.endsWithin(signal.String()+": the WebSocket", 2*time.Second)
+		events.endsWithin(signal.String()+": the event stream", 2*time.Second)
+		if !stranger.works() {
+			t.Errorf("%v: a WebSocket of nobody ended too", signal)
+		}
+		s.start()
+		s.opened(cookie, "grafana", "/live")
+	}
+}
+
+// TestSoakManyOpenStreams: open WebSockets take nothing from ordinary requests, and little memory.
+func TestSoakManyOpenStreams(t *testing.T) {
+	many := 300
+	if os.Getenv("DOORWARD_SOAK") != "" {
+		many = 1500
+	}
+	s := newStreams(t, newStack, streamRoutes)
+	s.write("doorward.yaml", s.read("doorward.yaml")+"\nsession: {max_streams: 2000}\n")
+	s.served()
+	b := s.browser()
+	b.signIn(s.url("grafana", "/"), "alice")
+	cookie := b.cookie("grafana")
+	s.opened(cookie, "grafana", "/live")
+	before := s.memory()
+	sockets := make([]*connection, many)
+	for i := range sockets {
+		sockets[i] = s.opened(cookie, "grafana", "/live")
+	}
+	after := s.memory()
+	t.Logf("%d open WebSockets: doorward holds %d KiB more, %d bytes each", many, (after-before)>>10, (after-before)/many)
+	if each := (after - before) / many; each > 64<<10 && !raceEnabled {
+		t.Errorf("doorward holds %d bytes for each open WebSocket, want at most 64 KiB", each)
+	}
+	start := time.Now()
+	for range 200 {
+		if got := b.get(s.url("grafana", "/")); got.StatusCode != 200 {
+			t.Fatalf("an ordinary request: status %d\n%s", got.StatusCode, s.log)
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("200 ordinary requests took %v", took)
+	}
+	b.get(s.url("grafana", "/.pomerium/sign_out"))
+	start = time.Now()
+	for _, c := range sockets {
+		c.endsWithin("", time.Until(start.Add(5*time.Second)))
+	}
+	t.Logf("all ended within %v", time.Since(start).Round(time.Millisecond))
+}
+
+// memory is what the program holds, in bytes.
+func (s *stack) memory() int {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.program.Process.Pid))
+	if err != nil {
+		s.t.Skip("SKIPPED: memory is read from /proc")
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	var kib int
+	fmt.Sscanf(strings.TrimSpace(rest), "%d", &kib)
+	return kib << 10
+}
