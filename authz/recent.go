@@ -165,7 +165,7 @@ func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Rec
 	}
 	in.Route = found.input
 	if in.Request.Host == "" {
-		in.Request.Host = found.host
+		in.Request.Host, in.Request.Authority = found.host, found.host
 	}
 	r := Recent{Route: &found.Route, Revision: found.revision, Current: true, Policy: found.policy, Input: &in}
 	v := verdict{route: found}.judge(ctx, nil, &in)
@@ -177,8 +177,8 @@ func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Rec
 	return r, nil
 }
 
-// HeadersMissing says that the request was denied because Envoy did not send every header that the policy reads.
-func (r *Recent) HeadersMissing() bool { return errors.Is(r.Cause, errHeaders) }
+// NotSent says that the request was denied because Envoy did not send every header, or the body, that the policy reads.
+func (r *Recent) NotSent() bool { return errors.Is(r.Cause, errHeaders) || errors.Is(r.Cause, errBody) }
 
 // RevisionUnknown says that the request was denied because Envoy named a route, or a revision of it, that is not known.
 func (r *Recent) RevisionUnknown() bool { return errors.Is(r.Cause, errUnknownRevision) }

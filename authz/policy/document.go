@@ -19,6 +19,10 @@ type Document struct {
 	Session *SessionDocument `json:"session,omitempty"`
 	Request RequestDocument  `json:"request"`
 	Route   RouteDocument    `json:"route"`
+
+	// Attributes are what else Envoy says of the request (Request.Attribute), where the route's policy reads of it: input.attributes, the body,
+	// the client's certificate.
+	Attributes map[string]map[string]any `json:"attributes,omitempty"`
 }
 
 // UserDocument is input.user.
@@ -85,12 +89,56 @@ func (in *Input) Document() Document {
 			}
 		}
 	}
+	d.Attributes = in.Request.attributes()
 	if values, err := queryValues(in.Request.Query); err != nil {
 		d.Request.RawQuery = in.Request.Query
 	} else if len(values) > 0 {
 		d.Request.Query = values
 	}
 	return d
+}
+
+// attributeNames are those that Request.Attribute knows.
+var attributeNames = []string{
+	"contextExtensions", "destination", "metadataContext", "request", "routeMetadataContext", "source", "tlsSession",
+}
+
+// attributes are all that there are. One that cannot be read is left out: a policy that reads it has denied.
+func (r *Request) attributes() map[string]map[string]any {
+	if r.Attribute == nil {
+		return nil
+	}
+	all := map[string]map[string]any{}
+	for _, name := range attributeNames {
+		if part, err := r.Attribute(name); err == nil && part != nil {
+			all[name] = part
+		}
+	}
+	return all
+}
+
+// attribute sets what of a request comes from its attributes. Without them the target and the authority are made of what there is.
+func (d Document) attribute(r *Request) error {
+	for name := range d.Attributes {
+		if !slices.Contains(attributeNames, name) {
+			return fmt.Errorf("attributes has no %s; it has %s", name, strings.Join(attributeNames, ", "))
+		}
+	}
+	if d.Attributes != nil {
+		r.Attribute = func(name string) (map[string]any, error) { return d.Attributes[name], nil }
+	}
+	r.Authority, r.Target = r.Host, r.Path
+	if r.Query != "" {
+		r.Target += "?" + r.Query
+	}
+	http, _ := d.Attributes["request"]["http"].(map[string]any)
+	if host, ok := http["host"].(string); ok {
+		r.Authority = host
+	}
+	if path, ok := http["path"].(string); ok {
+		r.Target = path
+	}
+	return nil
 }
 
 func nonNil(l []string) []string { return append([]string{}, l...) }
@@ -134,6 +182,9 @@ func (d Document) Input() (*Input, error) {
 	}
 	if len(r.Query) > 0 {
 		in.Request.Query = url.Values(r.Query).Encode()
+	}
+	if err := d.attribute(&in.Request); err != nil {
+		return nil, err
 	}
 	if u := d.User; u != nil {
 		user := User(*u)

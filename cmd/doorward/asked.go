@@ -97,7 +97,7 @@ func (q *asked) input(now time.Time) (*policy.Input, error) {
 		return nil, fmt.Errorf("the flags describe no request: %w", err)
 	}
 	_, query, _ := strings.Cut(q.path, "?")
-	in.Request.Query = query
+	in.Request.Query, in.Request.Target = query, q.path
 	return in, nil
 }
 

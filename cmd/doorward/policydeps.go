@@ -129,6 +129,10 @@ func readNames(r policy.Reads) []string {
 	add("session.", r.Session, nil, false, "")
 	add("request.", r.Request, r.Headers, r.AllHeaders, "headers")
 	add("route.", r.Route, nil, false, "")
+	names = append(names, r.Plugin...)
+	if r.Certificate {
+		names = append(names, "client_certificate")
+	}
 	return append(names, r.Data...)
 }
 

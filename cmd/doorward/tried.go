@@ -144,8 +144,8 @@ func meaning(r authz.Recent) string {
 		return "the request's host is not the one that this route, or the TLS handshake, is for: a connection was used again for another host, or something in front of Envoy changes the Host header or the server name"
 	case r.Outcome == "malformed":
 		return "the request cannot be decided on as it is: the cause says what of it is not as a browser sends it"
-	case r.HeadersMissing():
-		return "Envoy did not send every header that the policy reads, so a missing one could not be told from one that the client left out: " +
+	case r.NotSent():
+		return "Envoy did not send all that the policy reads, so what is missing could not be told from what the client left out: " +
 			"Envoy has not taken the present configuration yet (doorward status says why), or it is configured by somebody else"
 	case r.RevisionUnknown():
 		return "Envoy has routed by a configuration that the running doorward does not have: it was restarted with another one, or Envoy is " +
