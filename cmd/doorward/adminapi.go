@@ -18,6 +18,7 @@ func (p *planes) adminAPI(ctx context.Context) admin.Config {
 	handlers := map[string]http.Handler{
 		"GET /metrics":       p.metrics(),
 		"GET " + explainPath: http.HandlerFunc(p.explainAPI),
+		"GET " + usagePath:   http.HandlerFunc(p.usageAPI),
 	}
 	maps.Copy(handlers, p.keyHandlers())
 	return admin.Config{

@@ -48,6 +48,9 @@ func TestExplainTellsTheOperatorAndNotThePerson(t *testing.T) {
 	}
 	program := s.browser().get(s.url("grafana", "/api"), "Accept", "application/json", "Sec-Fetch-Mode", "cors")
 	id = shownID.FindString(program.text)
+	if got := s.run("policy", "deps", "grafana", "--live", "--config", s.config()); !strings.Contains(got, "  live    0 of 1 decisions of the policy were kept ones (0.0 %)\n") {
+		t.Errorf("%s", got)
+	}
 	if got := s.run("explain", id, "--config", s.config()); !strings.Contains(got, "outcome    unauthenticated: there is no session, so no rule has run") || strings.Contains(got, ".rego") {
 		t.Errorf("%s", got)
 	}

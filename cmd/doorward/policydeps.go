@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"doorward/authz"
@@ -14,27 +16,33 @@ import (
 )
 
 func policyDepsCommand() *cobra.Command {
-	var path, format string
+	var running runningFlags
+	var format string
+	var live bool
 	cmd := &cobra.Command{
 		Use:   "deps [ROUTE...]",
 		Short: "Say what each route's policy reads, and whether its decisions are kept",
 		Long: "Deps lists for each route what its policy can read of a request. A decision is kept for as long as all of that is\n" +
 			"the same, unless the policy depends on something else, as the clock: then deps names the place. Headers that some\n" +
-			"policy reads are what Envoy is asked to send, beside those that sign-in needs.",
-		ValidArgsFunction: completeRoutes(&path),
+			"policy reads are what Envoy is asked to send, beside those that sign-in needs. With --live each policy has what the\n" +
+			"running doorward has counted since it loaded it: how many of its decisions were kept ones.",
+		ValidArgsFunction: completeRoutes(&running.config),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(format); err != nil {
 				return err
 			}
-			c, err := config.Load(path)
+			c, err := config.Load(running.config)
 			if err != nil {
 				return err
 			}
 			set, g, err := compiled(cmd.Context(), c)
 			if err != nil {
-				return refuse(cmd.OutOrStdout(), format, path, err)
+				return refuse(cmd.OutOrStdout(), format, running.config, err)
 			}
 			d, err := dependencies(c, set, g, args)
+			if err == nil && live {
+				err = d.count(cmd.Context(), &running)
+			}
 			if err != nil {
 				return err
 			}
@@ -44,7 +52,8 @@ func policyDepsCommand() *cobra.Command {
 			return d.print(cmd.OutOrStdout())
 		},
 	}
-	configFlag(cmd, &path)
+	running.add(cmd)
+	cmd.Flags().BoolVar(&live, "live", false, "add what the running doorward has counted")
 	formatFlag(cmd, &format)
 	return cmd
 }
@@ -57,6 +66,8 @@ type routeDeps struct {
 	Reads  []string `json:"reads"`            // user.groups, request.headers.x-team, data.roles; a document that is read whole is named alone
 	Cached bool     `json:"cached"`
 	Why    string   `json:"why,omitempty"` // why not
+
+	Live *policyUsage `json:"live,omitempty"` // with --live; absent when the running doorward has not this policy
 }
 
 // deps is what deps prints.
@@ -64,6 +75,43 @@ type deps struct {
 	Routes     []routeDeps `json:"routes"`
 	AllHeaders bool        `json:"all_headers"` // Envoy sends every header
 	Headers    []string    `json:"headers"`     // that Envoy sends, when not all
+}
+
+// usagePath is where the running program says how often each policy decided.
+const usagePath = "/v1/policies"
+
+// policyUsage is what a policy has decided since it was loaded.
+type policyUsage struct {
+	Kept      uint64 `json:"kept"`      // answered with a decision that was kept
+	Evaluated uint64 `json:"evaluated"` // the others
+}
+
+// usageAPI answers with a policyUsage for each policy of the current configuration.
+func (p *planes) usageAPI(w http.ResponseWriter, _ *http.Request) {
+	all := map[string]policyUsage{}
+	for name, u := range p.authz.Stats().Policies {
+		all[name] = policyUsage{u.Hits, u.Misses + u.Bypassed}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = writeJSON(w, all) // the client went away: nothing to do, nobody to tell
+}
+
+// count adds what the running doorward has counted.
+func (d *deps) count(ctx context.Context, running *runningFlags) error {
+	client, err := running.client()
+	if err != nil {
+		return err
+	}
+	var all map[string]policyUsage
+	if err := client.Get(ctx, usagePath, nil, &all); err != nil {
+		return fmt.Errorf("--live: %w", err)
+	}
+	for i, r := range d.Routes {
+		if u, ok := all[r.Policy]; ok && !r.Shadow {
+			d.Routes[i].Live = &u
+		}
+	}
+	return nil
 }
 
 // dependencies are those of the named routes, of all without names.
@@ -149,6 +197,12 @@ func (d deps) print(w io.Writer) error {
 			fmt.Fprintf(&b, "  cached  yes\n")
 		} else {
 			fmt.Fprintf(&b, "  cached  no: %s\n", r.Why)
+		}
+		if u := r.Live; u != nil && u.Kept+u.Evaluated > 0 {
+			all := u.Kept + u.Evaluated
+			fmt.Fprintf(&b, "  live    %d of %d decisions of the policy were kept ones (%.1f %%)\n", u.Kept, all, 100*float64(u.Kept)/float64(all))
+		} else if u != nil {
+			b.WriteString("  live    no rule has run\n")
 		}
 	}
 	if d.AllHeaders {
