@@ -61,6 +61,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if req.host != v.route.host || req.sni != v.route.host {
 		return v.because(misdirected, errMisdirected)
 	}
+	if err := v.route.policy.Waiting(); err != nil {
+		return v.because(unavailable, err)
+	}
 	if v.route.edge.proxied && req.clientIP == req.peer {
 		req.clientIP = "" // the nearest proxy's own: it did not say whom it speaks for
 	}

@@ -116,13 +116,19 @@ func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *d
 
 func (d *door) adopt(sources map[string]string, routes ...config.Route) {
 	d.t.Helper()
+	d.adoptWaiting(nil, sources, routes...)
+}
+
+// adoptWaiting is adopt while bundles are not there yet.
+func (d *door) adoptWaiting(bundles []string, sources map[string]string, routes ...config.Route) {
+	d.t.Helper()
 	dir := d.t.TempDir()
 	for name, text := range sources {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			d.t.Fatal(err)
 		}
 	}
-	set, err := policy.Load(d.t.Context(), policy.Config{Paths: []string{dir}, Timeout: 10 * time.Second})
+	set, err := policy.Load(d.t.Context(), policy.Config{Paths: []string{dir}, Waiting: bundles, Timeout: 10 * time.Second})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -288,6 +294,20 @@ func TestBeforeTheFirstGenerationNothingIsAllowed(t *testing.T) {
 	d.Server = fresh
 	if got := status(d.check(d.ask(cookie, signedIn("alice")))); got != 503 {
 		t.Errorf("status %d, want 503", got)
+	}
+}
+
+// TestWhileABundleIsNotThereNobodyIsLetIn asks for a route whose policy is in it, with and without a session.
+func TestWhileABundleIsNotThereNobodyIsLetIn(t *testing.T) {
+	d := newDoor(t, nil, routeTo(t, "grafana", "public"))
+	d.adoptWaiting([]string{"acme"}, nil, routeTo(t, "grafana", "acme.grafana"))
+	for name, headers := range map[string][]string{"staff": {cookie, signedIn("alice")}, "a stranger": navigation} {
+		if got := status(d.check(d.ask(headers...))); got != 503 {
+			t.Errorf("%s: status %d, want 503", name, got)
+		}
+	}
+	if !strings.Contains(d.log.String(), "a bundle that may hold the policy is not there yet: acme") {
+		t.Errorf("the log does not say why: %s", d.log)
 	}
 }
 

@@ -24,6 +24,7 @@ type Status struct {
 	Routes   int       `json:"routes"`
 	Hosts    int       `json:"hosts"`
 	Keys     any       `json:"keys,omitempty"`
+	Bundles  []Bundle  `json:"bundles,omitempty"`
 
 	// Why the files as they are now cannot be read; what is loaded goes on.
 	Unread string `json:"unread,omitempty"`
@@ -37,6 +38,17 @@ type Config struct {
 	Capture   func(decision.Record) (line []byte, ok bool)                     // GET /v1/captures, as lines that this makes
 	Handlers  map[string]http.Handler                                          // others, by patterns of http.ServeMux
 	Stop      <-chan struct{}                                                  // ends what streams when it is closed
+}
+
+// Bundle is one OPA bundle of the configuration.
+type Bundle struct {
+	Name        string    `json:"name"`
+	Revision    string    `json:"revision"` // of its manifest; of the version that decides, as are the next two
+	Sum         string    `json:"sum"`      // SHA-256 of the archive
+	ETag        string    `json:"etag"`
+	Waiting     bool      `json:"waiting"`      // nothing good was fetched yet: routes that need it answer 503
+	LastSuccess time.Time `json:"last_success"` // when the server, or the file, last had what decides; zero for never
+	LastError   string    `json:"last_error"`   // why the last try brought nothing good; "" when it did
 }
 
 // Handler serves the API.

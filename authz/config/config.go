@@ -15,6 +15,7 @@ type Config struct {
 	DataDir   string   `yaml:"data_dir"`   // keys, sessions, generated secrets; "data" beside the file by default
 	SocketDir string   `yaml:"socket_dir"` // Unix sockets between Envoy and Doorward; DataDir/run by default
 	Policies  []string `yaml:"policies"`   // Rego files and directories; "policies" beside the file by default, if it exists
+	Bundles   []Bundle `yaml:"bundles"`    // OPA bundles: policies and data from elsewhere
 	RoutesDir string   `yaml:"routes_dir"` // directory of files, each with a `routes` list
 	Session   Session  `yaml:"session"`
 	JWT       JWT      `yaml:"jwt"`
@@ -29,6 +30,25 @@ type Config struct {
 	Checksum string `yaml:"-"` // SHA-256 in hex over the file, its routes directory, and each file that it names, policies included
 
 	files []string
+}
+
+// Bundle is an OPA bundle: policies and data documents in one archive, from a server or a file. Exactly one of URL and File is set.
+type Bundle struct {
+	Name            string   `yaml:"name"`                // unique; [a-z0-9._-], at most 63 bytes
+	URL             URL      `yaml:"url"`                 // https; asked again and again
+	File            string   `yaml:"file"`                // a .tar.gz, watched like a policy
+	Poll            Duration `yaml:"poll"`                // how often URL is asked; 60s by default, at least 10s
+	Signing         *Signing `yaml:"signing"`             // nil takes unsigned bundles, and no signed ones
+	BearerTokenFile string   `yaml:"bearer_token_file"`   // sent to URL; read for each request
+	CAFile          string   `yaml:"ca_file"`             // PEM; trusted for URL beside the system's roots
+	PlainHTTP       bool     `yaml:"insecure_plain_http"` // takes policies from whoever is on the way
+}
+
+// Signing says how a bundle's signature is verified. A bundle without one is refused.
+type Signing struct {
+	KeyFile   string `yaml:"key_file"`  // PEM of a public key or certificate; for HS256, HS384 and HS512 the secret itself, every byte of the file
+	Algorithm string `yaml:"algorithm"` // RS256 by default
+	Scope     string `yaml:"scope"`     // what the signature must say; nothing by default
 }
 
 // IDP is an OpenID Connect provider and our registration with it.

@@ -48,8 +48,11 @@ func isYAML(name string) bool {
 
 // MaxSize is how large a file of that name may be, in bytes.
 func MaxSize(name string) int {
-	if isJSON(name) {
+	switch {
+	case isJSON(name):
 		return maxJSON
+	case strings.HasSuffix(name, ".tar.gz"), strings.HasSuffix(name, ".tgz"):
+		return MaxBundle
 	}
 	return maxFile
 }
@@ -290,6 +293,9 @@ func (r *dataReader) yamlObject(n *yaml.Node, depth int) (any, error) {
 // yamlScalar reads a scalar as JSON has it. What YAML 1.1, which OPA reads, and YAML 1.2 take for different values is refused.
 func (r *dataReader) yamlScalar(n *yaml.Node) (any, error) {
 	at := nodePosition(n)
+	if n.Style&yaml.TaggedStyle != 0 {
+		return nil, r.problem(at, "has the tag %s; write a plain value, or text in quotes", shorten(n.ShortTag()))
+	}
 	if ambiguous(n) {
 		return nil, r.twoMeanings(n)
 	}

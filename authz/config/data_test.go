@@ -43,7 +43,7 @@ func TestParseData(t *testing.T) {
 		{"data.yaml", "m: .inf", `data.yaml:1:4: .inf is not the same in every version of YAML; put it in quotes, or write true, false or a decimal number`},
 		{"data.yaml", "1: x", `data.yaml:1:1: a number cannot be a name here; a key is text: put it in quotes`},
 		{"data.yaml", "a: &a {b: 1}\nc: {<<: *a}", `data.yaml:2:5: a merge key cannot be a name here; merge keys (<<) are not supported: write the keys out`},
-		{"data.yaml", "a: !!binary aGk=", `data.yaml:1:4: has the tag !!binary, which JSON has no value for`},
+		{"data.yaml", "a: !!binary aGk=", `data.yaml:1:4: has the tag !!binary; write a plain value, or text in quotes`},
 		{"data.yaml", "a: !mine {b: 1}", `data.yaml:1:4: has the tag !mine, which JSON has no value for`},
 		{"data.yaml", "a: [", `data.yaml:2:1: not YAML: did not find expected node content`},
 		{"data.yaml", "a: 1\n---\nb: 2", `data.yaml:2:1: a second YAML document begins here; write one document to a file`},

@@ -35,3 +35,5 @@ func (idp *IDP) setDefaults() {
 func (t *Target) setDefaults()   { t.Weight = 1 }
 func (r *Redirect) setDefaults() { r.Status = 302 }
 func (r *Response) setDefaults() { r.Status = 200 }
+func (b *Bundle) setDefaults()   { b.Poll = Duration(time.Minute) }
+func (s *Signing) setDefaults()  { s.Algorithm = "RS256" }

@@ -114,6 +114,13 @@ func (l *loader) paths(p place, c *Config) {
 	for i := range c.Policies {
 		resolve(dir, &c.Policies[i])
 	}
+	for i := range c.Bundles {
+		b := &c.Bundles[i]
+		resolve(dir, &b.File, &b.BearerTokenFile, &b.CAFile)
+		if b.Signing != nil {
+			resolve(dir, &b.Signing.KeyFile)
+		}
+	}
 }
 
 // own notes where the routes of a file stand, and completes them.

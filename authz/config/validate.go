@@ -38,6 +38,7 @@ func (c *checker) all() {
 	c.idps(c.root.key("idp"))
 	c.listen(c.root.key("listen"))
 	c.directories()
+	c.bundles(c.root.key("bundles"))
 	c.lifetimes()
 	c.signing(c.root.key("jwt"))
 	c.ownPaths(c.root.key("paths"))

@@ -111,6 +111,20 @@ func withoutPackages(modules map[string]*ast.Module, packages map[string]bool) {
 	}
 }
 
+// unknownIn are the packages that refer to data or rules that do not exist, which a bundle may bring.
+func unknownIn(modules map[string]*ast.Module, known *names) map[string]bool {
+	packages := map[string]bool{}
+	for _, m := range modules {
+		ast.WalkRefs(m, func(ref ast.Ref) bool {
+			if ref.HasPrefix(ast.DefaultRootRef) && !known.exists(constant(ref)) {
+				packages[packageName(m.Package.Path)] = true
+			}
+			return false
+		})
+	}
+	return packages
+}
+
 func refersTo(m *ast.Module, packages map[string]bool) (found bool) {
 	ast.WalkRefs(m, func(ref ast.Ref) bool {
 		if ref.HasPrefix(ast.DefaultRootRef) {

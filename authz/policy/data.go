@@ -112,6 +112,31 @@ func (d *documents) position(path []string) config.Position {
 	return config.Position{}
 }
 
+// inside says whether the documents give something at a path, above it or below it, other than objects on the way to it; and where.
+func (d *documents) inside(path []string) (config.Position, bool) {
+	for i := range d.files {
+		f := &d.files[i]
+		if n := min(len(path), len(f.path)); !slices.Equal(path[:n], f.path[:n]) {
+			continue
+		}
+		v, rest := f.value, path[min(len(path), len(f.path)):]
+		for len(rest) > 0 {
+			object, ok := v.(map[string]any)
+			if !ok {
+				break
+			}
+			if v, ok = object[rest[0]]; !ok {
+				break
+			}
+			rest = rest[1:]
+		}
+		if object, ok := v.(map[string]any); v != nil && (!ok || len(rest) == 0 && len(object) > 0) {
+			return f.position(path[:len(path)-len(rest)]), true
+		}
+	}
+	return config.Position{}, false
+}
+
 // has says whether an object, or an object in it, has the path.
 func has(v any, path []string) bool {
 	for _, name := range path {

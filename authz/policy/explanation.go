@@ -73,6 +73,9 @@ func (p *Policy) Explain(ctx context.Context, in *Input) (x Explanation) {
 	case anyUser:
 		x.Note = "any_authenticated_user is built in: it lets in whoever has a session and runs no rule"
 		return x
+	case absent:
+		x.Note = p.Waiting().Error()
+		return x
 	}
 	input, err := p.plan.build(in)
 	if err != nil {

@@ -40,6 +40,9 @@ func load(ctx context.Context, all *corpus, timeout time.Duration) (set *Set, pr
 	}()
 	modules, problems := parseAll(all.sources)
 	known := knownNames(modules, all.documents)
+	if problems = append(problems, checkRoots(modules, all.sources, all.bundles)...); len(all.waiting) > 0 {
+		withoutPackages(modules, unknownIn(modules, known))
+	}
 	compiler, problems := compileAll(modules, problems, all.sources, known)
 	if compiler == nil {
 		return nil, problems
@@ -58,15 +61,21 @@ func assemble(ctx context.Context, compiler *ast.Compiler, all *corpus, timeout 
 	if err != nil {
 		return nil, config.Problems{problem("", err.Error())}
 	}
-	s := &Set{compiler: compiler, store: store, txn: txn, timeout: cmp.Or(timeout, defaultTimeout), policies: map[string]*Policy{}}
+	s := &Set{compiler: compiler, store: store, txn: txn, timeout: cmp.Or(timeout, defaultTimeout), policies: map[string]*Policy{}, waiting: all.waiting}
 	s.policies[config.PolicyPublic] = builtinPolicy(config.PolicyPublic, public)
 	s.policies[config.PolicyAnyAuthenticatedUser] = builtinPolicy(config.PolicyAnyAuthenticatedUser, anyUser)
 	return s, s.prepareAll(all)
 }
 
-// Policy returns the built-in or the Rego package that a route names. The error of an unknown name says which names there are.
+// Policy returns the built-in or the Rego package that a route names. The error of an unknown name says which names there are; while bundles
+// are waited for, there is none, and the policy is one of those whose Waiting is an error.
 func (s *Set) Policy(name string) (*Policy, error) {
 	if p, ok := s.policies[name]; ok {
+		return p, nil
+	}
+	if len(s.waiting) > 0 {
+		p := builtinPolicy(name, absent)
+		p.waiting = s.waiting
 		return p, nil
 	}
 	names := s.Names()
@@ -147,7 +156,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, data *d
 }
 
 func builtinPolicy(name string, k kind) *Policy {
-	return &Policy{usage: new(counters), name: name, kind: k, id: digest(name, nil, nil, nil, nil)}
+	return &Policy{usage: new(counters), name: name, kind: k, id: digest(fmt.Sprint(name, " ", k), nil, nil, nil, nil)}
 }
 
 // digest hashes the policy's name, the version of OPA, the files of all rules that it can reach, and the content of all data that it can read.

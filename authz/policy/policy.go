@@ -13,6 +13,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -103,7 +106,9 @@ func (d *Decision) OwnDenial() bool { return d.Redirect != "" || d.Status != 0 |
 
 // Config says what to compile.
 type Config struct {
-	Paths   []string      // Rego files, and directories that are searched for *.rego (not *_test.rego)
+	Paths   []string      // Rego files and data documents, and directories that are searched for *.rego (not *_test.rego) and data.json, data.yaml, data.yml
+	Bundles []*Bundle     // compiled together with Paths
+	Waiting []string      // names of bundles that are not there yet: what needs them is ErrWaiting
 	Timeout time.Duration // bound of one evaluation; 100 ms when zero
 }
 
@@ -117,6 +122,7 @@ type Set struct {
 	txn      storage.Transaction // one for all reads: the store is never written
 	timeout  time.Duration
 	policies map[string]*Policy
+	waiting  []string // bundles
 }
 
 // Policy is one compiled policy. It is immutable but for its counters, and safe for concurrent use.
@@ -130,6 +136,8 @@ type Policy struct {
 	qc    ast.QueryCompiler
 	reads Reads
 	plan  *plan
+
+	waiting []string // bundles, of an absent policy
 }
 
 // kind tells the built-ins, which evaluate nothing, from Rego.
@@ -139,6 +147,7 @@ const (
 	rego kind = iota
 	public
 	anyUser
+	absent // it may be in a bundle that is not there yet
 )
 
 // Usage counts the decisions of a policy since it was loaded.
@@ -153,6 +162,17 @@ type counters struct{ hits, misses, bypassed atomic.Uint64 }
 // Usage may be read at any time. The built-ins evaluate nothing and count nothing.
 func (p *Policy) Usage() Usage {
 	return Usage{p.usage.hits.Load(), p.usage.misses.Load(), p.usage.bypassed.Load()}
+}
+
+// ErrWaiting says that a policy, or something that it needs, may be in a bundle that is not there yet.
+var ErrWaiting = errors.New("a bundle that may hold the policy is not there yet")
+
+// Waiting is an error that is ErrWaiting while the policy cannot decide because of a bundle, and nil otherwise.
+func (p *Policy) Waiting() error {
+	if p.kind != absent {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrWaiting, strings.Join(p.waiting, ", "))
 }
 
 // Name is what a route calls the policy.
@@ -171,6 +191,8 @@ func (p *Policy) Decide(ctx context.Context, in *Input) Decision {
 		return Decision{Allow: true}
 	case anyUser:
 		return Decision{Allow: in.User != nil}
+	case absent:
+		return Decision{Err: p.Waiting()}
 	}
 	return p.evaluate(ctx, in)
 }

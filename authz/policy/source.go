@@ -18,12 +18,15 @@ type source struct {
 	text    string
 	library bool   // shipped in the binary
 	real    string // the file that its name leads to
+	bundle  string // that holds it; "" for files
 }
 
 // corpus is all that is compiled together.
 type corpus struct {
 	sources   []source
 	documents *documents
+	bundles   []*Bundle
+	waiting   []string // bundles that are not there yet
 }
 
 // maxSource bounds one policy file, so that a path given by mistake (a log, a device) is an error and not an exhausted memory.
@@ -35,10 +38,12 @@ func read(c Config) (*corpus, config.Problems) {
 	for _, path := range c.Paths {
 		r.path(path, nil, true)
 	}
+	r.join(c.Bundles)
 	r.library()
 	if err := r.documents.seal(); err != nil {
 		r.problem("", "the data documents cannot be used: %v", err)
 	}
+	r.bundles, r.waiting = c.Bundles, c.Waiting
 	return &r.corpus, r.problems
 }
 

@@ -145,7 +145,7 @@ func startBench(ctx context.Context, group *errgroup.Group, as, dir string, sess
 	if ready.Cookies, err = signInMany(ctx, p.sessions, c.Routes[0].Host(), sessions); err != nil {
 		return nil, err
 	}
-	change, err := p.prepare(ctx, c)
+	change, err := p.prepare(ctx, c, nil)
 	if err != nil {
 		return nil, err
 	}

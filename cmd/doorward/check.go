@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,8 +81,12 @@ func check(ctx context.Context, path string) (*config.Config, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = build(ctx, c, new(xds.Builder), source.Certificate, []string{})
-	return c, append(source.Warnings(time.Now()), doubts(c)...), err
+	load, missing, err := offlineBundles(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, err = build(ctx, c, load, new(xds.Builder), source.Certificate, []string{})
+	return c, slices.Concat(source.Warnings(time.Now()), doubts(c), missing), err
 }
 
 // doubts says what is allowed and seldom meant.

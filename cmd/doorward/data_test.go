@@ -1,13 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	"doorward/authz/config"
+	"doorward/authz/policy"
 	"doorward/xds"
 	"doorward/xds/cert"
 )
@@ -95,7 +98,7 @@ func TestDataIsPartOfTheRevisionsThatReadIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		change, err := build(t.Context(), c, new(xds.Builder), source.Certificate, []string{})
+		change, err := build(t.Context(), c, policy.Config{Paths: c.Policies}, new(xds.Builder), source.Certificate, []string{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,4 +122,35 @@ func TestDataIsPartOfTheRevisionsThatReadIt(t *testing.T) {
 	if lastShop, lastWiki := revisions(); lastShop != nextShop || lastWiki != nextWiki {
 		t.Error("an unread document, or another form of a read one, is another revision")
 	}
+}
+
+// TestABundleUnderARealEnvoy starts before the bundle's server does, and restarts when it is down again.
+func TestABundleUnderARealEnvoy(t *testing.T) {
+	s := prepareStack(t, withData)
+	server := newBundleServer(t)
+	server.serve(nil)
+	s.write("policies/wiki.rego", "package wiki\n\nallow := true\n")
+	s.write("key.pem", string(server.public))
+	s.write("doorward.yaml", s.read("doorward.yaml")+fmt.Sprintf(`
+bundles:
+  - {name: shop, url: %s/shop.tar.gz, poll: 10s, signing: {key_file: key.pem, algorithm: ES256}}
+`, server.URL))
+	s.start()
+	s.within("shop", "/a", http.StatusServiceUnavailable)
+	s.within("wiki", "/a", http.StatusOK)
+	server.serve(shopBundle(t, server.private, "1", "/a"))
+	s.within("shop", "/a", http.StatusOK)
+	s.within("shop", "/b", http.StatusForbidden)
+
+	server.serve(nil)
+	s.stop(syscall.SIGTERM)
+	s.start()
+	s.within("shop", "/a", http.StatusOK)
+	server.serve(shopBundle(t, server.private, "2", "/b"))
+	for deadline := time.Now().Add(15 * time.Second); s.status("shop", "/b") != http.StatusOK; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the new bundle is not applied\n%s", s.log)
+		}
+	}
+	s.within("shop", "/a", http.StatusForbidden)
 }

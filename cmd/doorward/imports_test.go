@@ -16,6 +16,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"doorward/authz/admin":           {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/store"},
 		"doorward/authz/login":           {"doorward/authz/config", "doorward/authz/session", "doorward/authz/store", "doorward/authz/web"},
 		"doorward/authz/stream":          {"doorward/authz/session"},
+		"doorward/authz/bundle":          {"doorward/authz/config"},
 		"doorward/authz/policy":          {"doorward/authz/config", "doorward/policies"},
 		"doorward/envoy":                 {"doorward/xds"},
 		"doorward/xds":                   {"doorward/authz/config", "doorward/authz/store"},

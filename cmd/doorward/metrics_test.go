@@ -32,7 +32,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.store.Close() })
-	change, err := p.prepare(t.Context(), c)
+	change, err := p.prepare(t.Context(), c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ type planes struct {
 	login     *login.Handler
 	xds       *xds.Server
 	ca        *cert.LocalCA
+	bundles   *bundles
 	builder   xds.Builder
 	settings  atomic.Pointer[login.Settings]
 	idle      atomic.Int64 // how long a session may be unused, in nanoseconds
@@ -69,7 +70,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 			return nil, err
 		}
 	}
-	p = &planes{log: log, started: time.Now(), loaded: c, headers: []string{}}
+	p = &planes{log: log, started: time.Now(), loaded: c, headers: []string{}, bundles: newBundles(c.DataDir, log)}
 	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
 		return nil, err
 	}
@@ -151,22 +152,79 @@ func (p *planes) build(sealer *session.Sealer) error {
 // apply makes a configuration the one that decides and is served: authz first, then Envoy. If a part does not build, nothing of it
 // is applied. An error after that names what an Envoy did not take; everything else is served. Calls must not overlap.
 func (p *planes) apply(ctx context.Context, c *config.Config) error {
-	change, err := p.prepare(ctx, c)
+	used, err := p.bundles.of(ctx, c)
+	var change *change
 	if err == nil {
-		if err = p.ring.Adopt(ctx, keySettings(c)); err != nil {
-			change.discard()
-		}
+		change, err = p.ready(ctx, c, used)
 	}
 	if err != nil {
 		p.refused(c.Checksum, err)
 		return fmt.Errorf("refused, nothing of it is applied: %w", err)
 	}
+	return p.install(ctx, c, change)
+}
+
+// start applies the first configuration. A bundle that was fetched just now and does not work is waited for, as one that could not be fetched.
+func (p *planes) start(ctx context.Context, c *config.Config) error {
+	used, err := p.bundles.of(ctx, c)
+	if err != nil {
+		return err
+	}
+	change, err := p.ready(ctx, c, used)
+	if err != nil && used.fresh() {
+		if second, without := p.ready(ctx, c, used.without(err)); without == nil {
+			change, err = second, nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return p.install(ctx, c, change)
+}
+
+// renew applies new versions of bundles: all of them or, where that does not work, each that works by itself. What is refused changes
+// nothing, and is tried again when it is fetched again.
+func (p *planes) renew(ctx context.Context, c *config.Config, next bundleVersions) error {
+	change, err := p.ready(ctx, c, p.bundles.with(next))
+	if err == nil {
+		return p.install(ctx, c, change)
+	}
+	if len(next) == 1 {
+		for name := range next {
+			p.bundles.failed(name, err)
+		}
+		return nil
+	}
+	for name, v := range next {
+		if err := p.renew(ctx, c, bundleVersions{name: v}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready prepares a change, and has the key ring follow the configuration, which is the last thing that can be refused.
+func (p *planes) ready(ctx context.Context, c *config.Config, used bundleVersions) (*change, error) {
+	change, err := p.prepare(ctx, c, used)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.ring.Adopt(ctx, keySettings(c)); err != nil {
+		change.discard()
+		return nil, err
+	}
+	return change, nil
+}
+
+// install makes a change the one that decides and is served.
+func (p *planes) install(ctx context.Context, c *config.Config, change *change) error {
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
 	p.idle.Store(int64(c.Session.IdleTimeout))
 	if change.decisions != nil {
 		p.decisions.Use(change.decisions)
 	}
+	p.bundles.adopt(change.bundles)
 	p.took(c, change.headers)
 	ctx, cancel := context.WithTimeout(ctx, acknowledgement)
 	defer cancel()
@@ -189,6 +247,7 @@ type change struct {
 	generation *authz.Generation
 	headers    []string // see planes.headers
 	resources  *xds.Resources
+	bundles    bundleVersions
 	settings   *login.Settings
 	decisions  *decision.Target // nil when decisions go where they went
 }
@@ -201,7 +260,7 @@ func (c *change) discard() {
 }
 
 // prepare builds a change and applies nothing. The error joins the problems of every part.
-func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error) {
+func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersions) (*change, error) {
 	if err := p.fixed(c); err != nil {
 		return nil, err
 	}
@@ -215,10 +274,11 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 	p.mu.Lock()
 	sent, old := p.headers, p.loaded
 	p.mu.Unlock()
-	change, err := build(ctx, c, &p.builder, certificates.Certificate, sent)
+	change, err := build(ctx, c, used.config(c), &p.builder, certificates.Certificate, sent)
 	if err != nil {
 		return nil, err
 	}
+	change.bundles = used
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
 		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
@@ -235,8 +295,8 @@ func (p *planes) prepare(ctx context.Context, c *config.Config) (*change, error)
 }
 
 // build compiles the policies and makes both planes' part of a configuration. Sent are the headers that Envoy sends already.
-func build(ctx context.Context, c *config.Config, b *xds.Builder, certificate func(string) ([]byte, []byte, error), sent []string) (*change, error) {
-	policies, err := policy.Load(ctx, policyConfig(c))
+func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Builder, certificate func(string) ([]byte, []byte, error), sent []string) (*change, error) {
+	policies, err := policy.Load(ctx, load)
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +400,7 @@ func (p *planes) report() admin.Status {
 	defer p.mu.Unlock()
 	s := p.status
 	s.Version, s.Started, s.Envoys = version, p.started, envoys
-	s.Unread, s.Keys = p.unread, keys
+	s.Unread, s.Keys, s.Bundles = p.unread, keys, p.bundles.report()
 	s.Served = s.Served && len(envoys) > 0 && !slices.ContainsFunc(envoys, func(e xds.Envoy) bool { return !e.Current })
 	return s
 }

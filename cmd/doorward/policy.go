@@ -26,9 +26,6 @@ func policyCommand() *cobra.Command {
 	return cmd
 }
 
-// policyConfig is what the planes load of a configuration's policies.
-func policyConfig(c *config.Config) policy.Config { return policy.Config{Paths: c.Policies} }
-
 // policySource says where a command takes policies from: the configuration, paths, or both.
 type policySource struct{ path string }
 
@@ -43,7 +40,13 @@ func (s *policySource) load(cmd *cobra.Command, paths []string) (policy.Config, 
 	if err != nil {
 		return policy.Config{}, nil, err
 	}
-	load := policyConfig(c)
+	load, missing, err := offlineBundles(cmd.Context(), c)
+	if err != nil {
+		return policy.Config{}, nil, err
+	}
+	for _, warning := range missing {
+		cmd.PrintErrln("warning: " + warning)
+	}
 	load.Paths = relative(load.Paths)
 	return load, c, nil
 }

@@ -166,7 +166,10 @@ func offline(ctx context.Context, c *config.Config, route string, in *policy.Inp
 
 // compiled loads the policies of a configuration and binds its routes to them.
 func compiled(ctx context.Context, c *config.Config) (*policy.Set, *authz.Generation, error) {
-	load := policyConfig(c)
+	load, _, err := offlineBundles(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
 	load.Paths = relative(load.Paths)
 	set, err := policy.Load(ctx, load)
 	if err != nil {

@@ -20,11 +20,8 @@ import (
 	"doorward/xds/cert"
 )
 
-// Sections of the README: the configuration that the commands are run with, and what cmd/demo runs in the demo.
-const (
-	smallestSection = "The smallest configuration"
-	walkthrough     = "Viewers read, admins write"
-)
+// walkthrough is the section whose commands cmd/demo runs, in the demo.
+const walkthrough = "Viewers read, admins write"
 
 // readmeOutcomes are what the policies of the README decide: what the text around them says. Somebody is their groups.
 var readmeOutcomes = map[string][]struct{ groups, method, want string }{
@@ -50,26 +47,27 @@ var readmeOutcomes = map[string][]struct{ groups, method, want string }{
 func TestREADME(t *testing.T) {
 	text := readme(t)
 	dir := smallest(t, text)
-	in := func(section, block string) bool { return strings.Contains(markdown.Section(text, section), indent(block, "    ")) }
 	tried := map[string]int{}
 	for _, block := range markdown.Blocks(text) {
 		kind, try := "", func(*testing.T) {}
-		switch {
+		switch name := strings.TrimSuffix(block, "\n"); {
 		case strings.HasPrefix(block, "package "):
 			file := packageFile(block)
-			kind = "policy"
+			kind, name = "policy", file
 			try = func(t *testing.T) { tryPolicy(t, text, dir, file, block) }
-		case strings.HasPrefix(block, "idp:") && in(smallestSection, block):
-			kind = "configuration" // smallest has loaded it
+		case strings.HasPrefix(block, "idp:"):
+			kind = "configuration"
+		case strings.HasPrefix(block, "bundles:"):
+			kind, try = "bundles", func(t *testing.T) { tryBundles(t, dir, block) }
 		case strings.HasPrefix(block, "make "):
 			kind, try = "make", func(t *testing.T) { tryMake(t, block) }
-		case strings.HasPrefix(block, "doorward ") && !in(walkthrough, block):
+		case strings.HasPrefix(block, "doorward ") && !strings.Contains(markdown.Section(text, walkthrough), indent(block, "    ")):
 			kind, try = "commands", func(t *testing.T) { tryCommands(t, dir, block) }
-		case in(walkthrough, block):
+		case strings.Contains(markdown.Section(text, walkthrough), indent(block, "    ")):
 			kind = "walk-through"
 		case strings.HasPrefix(block, "$ doorward "):
 			kind = "transcript" // TestREADMETranscript types it
-		case strings.Contains(block, "session -> policy -> token"):
+		case strings.Contains(name, "session -> policy -> token"):
 			kind = "picture"
 		default:
 			t.Errorf("no test tries this block of the README:\n%s", block)
@@ -78,7 +76,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "make": 1, "commands": 1, "walk-through": 3, "transcript": 1} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "make": 1, "commands": 1, "walk-through": 3, "transcript": 1} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}
@@ -108,7 +106,7 @@ func smallest(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	block := ""
-	for _, b := range markdown.Blocks(markdown.Section(text, smallestSection)) {
+	for _, b := range markdown.Blocks(markdown.Section(text, "The smallest configuration")) {
 		if strings.HasPrefix(b, "idp:") {
 			block = b
 		}
@@ -128,6 +126,23 @@ func smallest(t *testing.T, text string) string {
 	}
 	put(t, filepath.Join(dir, "doorward.yaml"), block+other)
 	return dir
+}
+
+// tryBundles loads a part of a configuration together with the smallest one.
+func tryBundles(t *testing.T, dir, block string) {
+	text, err := os.ReadFile(filepath.Join(dir, "doorward.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "keys/acme.pem"), string(newBundleServer(t).public))
+	put(t, filepath.Join(dir, "bundles.yaml"), string(text)+block)
+	c, err := config.Load(filepath.Join(dir, "bundles.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Bundles[0]; b.Name != "acme" || time.Duration(b.Poll) != time.Minute {
+		t.Errorf("the bundle is %+v", b)
+	}
 }
 
 func put(t *testing.T, path, text string) {

@@ -106,7 +106,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 	if err := p.listen(inner, group, c); err != nil {
 		return err
 	}
-	if err := p.apply(ctx, c); err != nil {
+	if err := p.start(ctx, c); err != nil {
 		return err
 	}
 	group.Go(func() error { return p.sessions.Run(inner) })
@@ -122,6 +122,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 		defer context.AfterFunc(inner, cancel)()
 		running, front := errgroup.WithContext(front)
 		running.Go(func() error { return p.watch(front, c) })
+		running.Go(func() error { return p.bundles.run(front) })
 		for _, run := range edge {
 			running.Go(func() error { return run(front) })
 		}

@@ -45,6 +45,8 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 		last = now
 		if still && (now != r.applied || r.failed && time.Since(r.tried) > retryEvery || time.Since(r.tried) > renewEvery) {
 			r.reload(ctx, now)
+		} else if next := r.bundles.waiting(); next != nil {
+			r.renewBundles(ctx, next)
 		}
 	}
 }
@@ -81,6 +83,14 @@ func (r *reloader) reload(ctx context.Context, seen uint64) {
 	} else if r.problem != err.Error() {
 		r.problem = err.Error()
 		r.log.Error("the configuration is not served as it stands in the files", "config", r.current.Path, "cause", r.problem)
+	}
+}
+
+// renewBundles applies bundles that were fetched, with the configuration that is served.
+func (r *reloader) renewBundles(ctx context.Context, next bundleVersions) {
+	if err := r.renew(ctx, r.current, next); err != nil {
+		r.failed = true
+		r.log.Error("the bundles are not served everywhere", "cause", err.Error())
 	}
 }
 
