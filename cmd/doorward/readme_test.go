@@ -20,8 +20,11 @@ import (
 	"doorward/xds/cert"
 )
 
-// walkthrough is the section whose commands cmd/demo runs, in the demo.
-const walkthrough = "Viewers read, admins write"
+// Sections of the README: the configuration that the commands are run with, and what cmd/demo runs in the demo.
+const (
+	smallestSection = "The smallest configuration"
+	walkthrough     = "Viewers read, admins write"
+)
 
 // readmeOutcomes are what the policies of the README decide: what the text around them says. Somebody is their groups.
 var readmeOutcomes = map[string][]struct{ groups, method, want string }{
@@ -47,27 +50,28 @@ var readmeOutcomes = map[string][]struct{ groups, method, want string }{
 func TestREADME(t *testing.T) {
 	text := readme(t)
 	dir := smallest(t, text)
+	in := func(section, block string) bool { return strings.Contains(markdown.Section(text, section), indent(block, "    ")) }
 	tried := map[string]int{}
 	for _, block := range markdown.Blocks(text) {
 		kind, try := "", func(*testing.T) {}
-		switch name := strings.TrimSuffix(block, "\n"); {
+		switch {
 		case strings.HasPrefix(block, "package "):
 			file := packageFile(block)
-			kind, name = "policy", file
+			kind = "policy"
 			try = func(t *testing.T) { tryPolicy(t, text, dir, file, block) }
-		case strings.HasPrefix(block, "idp:"):
-			kind = "configuration"
 		case strings.HasPrefix(block, "bundles:"):
 			kind, try = "bundles", func(t *testing.T) { tryBundles(t, dir, block) }
+		case strings.HasPrefix(block, "idp:") && in(smallestSection, block):
+			kind = "configuration" // smallest has loaded it
 		case strings.HasPrefix(block, "make "):
 			kind, try = "make", func(t *testing.T) { tryMake(t, block) }
-		case strings.HasPrefix(block, "doorward ") && !strings.Contains(markdown.Section(text, walkthrough), indent(block, "    ")):
+		case strings.HasPrefix(block, "doorward ") && !in(walkthrough, block):
 			kind, try = "commands", func(t *testing.T) { tryCommands(t, dir, block) }
-		case strings.Contains(markdown.Section(text, walkthrough), indent(block, "    ")):
+		case in(walkthrough, block):
 			kind = "walk-through"
 		case strings.HasPrefix(block, "$ doorward "):
 			kind = "transcript" // TestREADMETranscript types it
-		case strings.Contains(name, "session -> policy -> token"):
+		case strings.Contains(block, "session -> policy -> token"):
 			kind = "picture"
 		default:
 			t.Errorf("no test tries this block of the README:\n%s", block)
@@ -106,7 +110,7 @@ func smallest(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	block := ""
-	for _, b := range markdown.Blocks(markdown.Section(text, "The smallest configuration")) {
+	for _, b := range markdown.Blocks(markdown.Section(text, smallestSection)) {
 		if strings.HasPrefix(b, "idp:") {
 			block = b
 		}
