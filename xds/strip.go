@@ -21,7 +21,7 @@ import (
 // there by Doorward, a policy or the route. A final * stands for any rest. A hyphen stands for any character that is
 // neither letter nor digit, because applications behind CGI, WSGI and the like see X_User, X.User and X-User as one.
 //
-// Not here: x-forwarded-*, which stripPattern adds; authorization and cookie, which are the application's own; x-http-method-override, which names no identity (a policy
+// Not here: x-forwarded-*, which stripPatterns adds; authorization and cookie, which are the application's own; x-http-method-override, which names no identity (a policy
 // that allows by method should deny it).
 var strippedHeaders = []string{
 	// Doorward's own, and the names that its configuration shares with the proxy it can stand in for.
@@ -61,32 +61,36 @@ func forwardedFamily(trustedHops uint32) string {
 // identityStripper removes what no client may say of itself, and then says which server name the TLS handshake asked for,
 // so that a route can compare it with the host.
 func identityStripper(c *config.Config) *corev3.TypedExtensionConfig {
+	var mutations []*mutationv3.HeaderMutation
+	for part := range slices.Chunk(stripPatterns(c.JWT.Header, c.Edge.TrustedHops, identityHeaders(c)), patternsAtOnce) {
+		mutations = append(mutations, removeMatching(strings.Join(part, "|")))
+	}
+	mutations = append(mutations, &mutationv3.HeaderMutation{
+		Action: &mutationv3.HeaderMutation_Append{Append: formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")},
+	})
 	return &corev3.TypedExtensionConfig{
-		Name: "envoy.http.early_header_mutation.header_mutation",
-		TypedConfig: mustPack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-			removeMatching(stripPattern(c.JWT.Header, c.Edge.TrustedHops, identityHeaders(c))),
-			{Action: &mutationv3.HeaderMutation_Append{Append: formatHeader(HeaderSNI, "%REQUESTED_SERVER_NAME%")}},
-		}}),
+		Name:        "envoy.http.early_header_mutation.header_mutation",
+		TypedConfig: mustPack(&earlyv3.HeaderMutation{Mutations: mutations}),
 	}
 }
 
-// stripPattern is one RE2 expression for all stripped names. It is matched against the whole name, in lower case. assertion
+// patternsAtOnce keeps each expression below the size of program at which Envoy warns.
+const patternsAtOnce = 60
+
+// stripPatterns are RE2 expressions for all stripped names. They are matched against the whole name, in lower case. assertion
 // is the header of the identity JWT, more are other headers that carry an identity here.
-func stripPattern(assertion string, trustedHops uint32, more []string) string {
+func stripPatterns(assertion string, trustedHops uint32, more []string) []string {
 	parts := []string{forwardedFamily(trustedHops), namePattern(assertion)}
-	for _, name := range more {
+	for _, name := range slices.Concat(more, strippedHeaders) {
 		parts = append(parts, namePattern(name))
 	}
-	for _, name := range strippedHeaders {
-		parts = append(parts, namePattern(name))
-	}
-	return strings.Join(parts, "|")
+	return parts
 }
 
 // identityHeaders are the headers by which some route tells an upstream who is there, beside those that are stripped anyhow. Authorization is not
 // among them: it belongs to the applications of other routes, and on its own route authz replaces it or takes it away.
 func identityHeaders(c *config.Config) (names []string) {
-	usual := regexp.MustCompile("^(?:" + stripPattern(c.JWT.Header, c.Edge.TrustedHops, nil) + ")$")
+	usual := regexp.MustCompile("^(?:" + strings.Join(stripPatterns(c.JWT.Header, c.Edge.TrustedHops, nil), "|") + ")$")
 	for _, r := range c.Routes {
 		for name := range r.IdentityHeaders {
 			if name = strings.ToLower(name); name != "authorization" && !usual.MatchString(name) {

@@ -60,7 +60,7 @@ func (h *Handler) callback(v *visit) {
 		h.insufficient(v, lacks, &a)
 		return
 	}
-	s.Started = started
+	s.Started, s.Agent = started, agent(v.r.UserAgent())
 	h.admit(v, &a, s)
 }
 

@@ -81,7 +81,7 @@ func TestSession(t *testing.T) {
 				"groups": []any{"grafana-admins", "engineering"}, "client_id": "doorward",
 			},
 		},
-		Created: s.Created, Expires: s.Expires, AuthTime: s.AuthTime, AMR: []string{"pwd"},
+		Created: s.Created, Expires: s.Expires, AuthTime: s.AuthTime, AMR: []string{"pwd"}, Agent: s.Agent,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%#v\nwant\n%#v", got, want)

@@ -98,7 +98,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.route(v)
 }
 
-// route finds the handler of a path. Most of them answer GET; sign_out answers POST too, and the back channel POST alone.
+// route finds the handler of a path. Most of them answer GET; sign_out and the user page answer POST too, and the back channel POST alone.
 func (h *Handler) route(v *visit) {
 	path, below := strings.CutPrefix(v.r.URL.Path, v.Prefix)
 	handlers := map[string]func(*visit){
@@ -114,10 +114,12 @@ func (h *Handler) route(v *visit) {
 		handle(v)
 	case v.r.Method == http.MethodPost && path == "/sign_out":
 		h.confirmedSignOut(v)
+	case v.r.Method == http.MethodPost && path == "/":
+		h.endOther(v)
 	default:
 		allow := "GET"
 		switch path {
-		case "/sign_out":
+		case "/sign_out", "/":
 			allow = "GET, POST"
 		case "/backchannel_logout":
 			allow = "POST"

@@ -44,8 +44,7 @@ func (h *Handler) signOut(v *visit) {
 // confirmedSignOut takes the form of the page that asks. The browser says that it comes from this origin: by Sec-Fetch-Site, since
 // with our Referrer-Policy the Origin of a form is "null", or by Origin when it does not send the other.
 func (h *Handler) confirmedSignOut(v *visit) {
-	site, origin := v.r.Header.Get("Sec-Fetch-Site"), v.r.Header.Get("Origin")
-	if site != "same-origin" && !(site == "" && origin == v.Hosts[v.host].Origin()) {
+	if !v.fromHere() {
 		h.fail(v, errors.New("a sign-out was posted from another site"), web.Error{Status: http.StatusForbidden, Title: "Not signed out",
 			Message: "Another site tried to sign you out.", Remedy: "If you want to sign out, do it here.", RetryURL: v.at("/sign_out")})
 		return
@@ -53,6 +52,12 @@ func (h *Handler) confirmedSignOut(v *visit) {
 	if next, ok := h.end(v); ok {
 		v.show(h.Pages.Continue(web.Continue{Host: v.host, Title: "Signing you out", Message: "Your session here has ended.", URL: next}))
 	}
+}
+
+// fromHere says whether a form was posted from a page of this origin.
+func (v *visit) fromHere() bool {
+	site, origin := v.r.Header.Get("Sec-Fetch-Site"), v.r.Header.Get("Origin")
+	return site == "same-origin" || site == "" && origin == v.Hosts[v.host].Origin()
 }
 
 // end ends the browser's session on every host and takes our cookies from this one. It returns where to go next: to the provider, so that

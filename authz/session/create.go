@@ -96,7 +96,7 @@ func indices(in *Session) []string {
 
 // notSignedOut returns the conditions under which the sign-in may be stored: that no sign-out is added to those that it has seen.
 func (s *Sessions) notSignedOut(ctx context.Context, in *Session) ([]store.Op, error) {
-	keys := []string{signedOut(bySubject, in.Issuer, in.Subject)}
+	keys := []string{signedOut(everybody, "", ""), signedOut(bySubject, in.Issuer, in.Subject)}
 	if in.SID != "" {
 		keys = append(keys, signedOut(bySID, in.Issuer, in.SID))
 	}

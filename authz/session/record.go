@@ -26,7 +26,7 @@ import (
 //	session-browser/<hash>/<id>      the sessions of one browser
 //	session-used/<id>                when the session was last used: Unix seconds, 8 bytes, big-endian
 //	refresh-due/<time>/<id>          when the session is to be refreshed
-//	signed-out/<kind>/<hash>         when (issuer, sid) or (issuer, subject) was last signed out: Unix nanoseconds, 8 bytes, big-endian
+//	signed-out/<kind>/<hash>         when (issuer, sid), (issuer, subject) or everybody was last signed out: Unix nanoseconds, 8 bytes, big-endian
 const (
 	sessionPrefix = "session/"
 	cookiePrefix  = "cookie/"
@@ -51,6 +51,7 @@ const (
 	bySID     = "sid"
 	bySubject = "subject"
 	byBrowser = "browser"
+	everybody = "all"
 )
 
 // party hashes a pair so that no other pair gives the same: the first part's length goes before it.

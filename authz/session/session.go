@@ -48,6 +48,7 @@ type Session struct {
 	Subject  string    `json:"subject"`           // the provider's sub, without prefix
 	SID      string    `json:"sid"`               // the provider's session id, "" when it has none
 	Browser  string    `json:"browser,omitempty"` // of sessions that end together: those that one browser has of several providers; "" for none
+	Agent    string    `json:"agent,omitempty"`   // the browser, in words for the person; not to be relied on
 	User     User      `json:"user"`
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`

@@ -36,6 +36,15 @@ type User struct {
 	Created    time.Time
 	Expires    time.Time
 	SignOutURL string
+	Others     []Session // the person's other sessions
+	EndURL     string    // where the form of one of them posts to, its id as "session"
+}
+
+// Session is another session of the person.
+type Session struct {
+	ID      string // hash
+	Agent   string // the browser, in words; may be empty
+	Created time.Time
 }
 
 // SignedOut says that the sign-out is done.

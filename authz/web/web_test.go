@@ -36,7 +36,7 @@ func all(p *Pages, s func(field string) string) map[string]Page {
 	person := Person{Name: s("name"), Email: s("email"), Groups: []string{s("group")}}
 	return map[string]Page{
 		"denied":     p.Denied(Denied{s("host"), person, []string{s("reason")}, s("decision"), s("url")}),
-		"user":       p.User(User{s("host"), person, s("subject"), s("session"), created, created, s("url")}),
+		"user":       p.User(User{s("host"), person, s("subject"), s("session"), created, created, s("url"), []Session{{s("other"), s("agent"), created}}, s("end")}),
 		"signed_out": p.SignedOut(SignedOut{s("host"), s("url")}),
 		"sign_out":   p.SignOut(SignOut{s("host"), s("url")}),
 		"choose":     p.Choose(Choose{s("host"), []Provider{{s("label"), s("url")}}}),
@@ -80,7 +80,7 @@ Access denied
 This page may not be opened.
 If you should have access, ask whoever runs this site, and give them the decision id below.
 Decision id ` + decision},
-		"user": {p.User(User{host, alice, "b4d6", "84e0c0eafaa95a34", created, created.Add(14 * time.Hour), "/.pomerium/sign_out"}), 200, `
+		"user": {p.User(User{host, alice, "b4d6", "84e0c0eafaa95a34", created, created.Add(14 * time.Hour), "/.pomerium/sign_out", nil, "/.pomerium/"}), 200, `
 Your session – grafana.example.com
 grafana.example.com
 You are signed in
@@ -98,7 +98,7 @@ b4d6
 Session id
 84e0c0eafaa95a34
 Sign out`},
-		"user without name and groups": {p.User(User{host, Person{}, "b4d6", "84e0c0eafaa95a34", created, created, "/x"}), 200, `
+		"user without name and groups": {p.User(User{host, Person{}, "b4d6", "84e0c0eafaa95a34", created, created, "/x", []Session{{"0c7d", "Firefox on Linux", created}, {"1d8e", "", created}}, "/.pomerium/"}), 200, `
 Your session – grafana.example.com
 grafana.example.com
 You are signed in
@@ -113,7 +113,12 @@ Account id
 b4d6
 Session id
 84e0c0eafaa95a34
-Sign out`},
+Sign out
+Your other sessions
+Firefox on Linux signed in 4 March 2026, 09:05 UTC
+End
+Another browser signed in 4 March 2026, 09:05 UTC
+End`},
 		"signed out": {p.SignedOut(SignedOut{host, "https://grafana.example.com/"}), 200, `
 Signed out – grafana.example.com
 grafana.example.com
@@ -267,7 +272,7 @@ func TestBounded(t *testing.T) {
 	for i := range 2000 {
 		groups = append(groups, fmt.Sprint("group-", i))
 	}
-	page := pages(t).User(User{long, Person{long, long, groups}, long, long, created, created, "/"})
+	page := pages(t).User(User{long, Person{long, long, groups}, long, long, created, created, "/", nil, "/"})
 	if len(page.Body) > 30_000 {
 		t.Errorf("%d bytes", len(page.Body))
 	}

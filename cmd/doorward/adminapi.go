@@ -21,6 +21,7 @@ func (p *planes) adminAPI(ctx context.Context) admin.Config {
 		"GET " + usagePath:   http.HandlerFunc(p.usageAPI),
 	}
 	maps.Copy(handlers, p.keyHandlers())
+	maps.Copy(handlers, p.sessionHandlers())
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
 		Handlers: handlers,

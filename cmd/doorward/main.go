@@ -5,6 +5,7 @@
 //	doorward check doorward.yaml            say whether a configuration is good, and what is wrong with it
 //	doorward policy test                    run the tests of policies; more under doorward policy
 //	doorward key list                       the keys that sign; more under doorward key
+//	doorward session list                   who is signed in; revoke ends sessions
 //	doorward envoy bootstrap                print what an Envoy is started with
 package main
 
@@ -47,6 +48,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }
