@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"strings"
 	"time"
@@ -37,13 +36,7 @@ func explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if e.format == "json" {
-				return writeJSON(cmd.OutOrStdout(), t)
-			}
-			p := &printer{}
-			p.tried(t)
-			_, err = io.WriteString(cmd.OutOrStdout(), p.String())
-			return err
+			return t.show(cmd.OutOrStdout(), e.format)
 		},
 	}
 	e.running.add(cmd)

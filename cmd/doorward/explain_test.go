@@ -34,6 +34,7 @@ func TestExplainTellsTheOperatorAndNotThePerson(t *testing.T) {
 		"request    GET https://grafana.localhost/d/x?orgId=1\n",
 		"session    ",
 		"outcome    deny: the policy denies the request, for the reasons given\n",
+		"answer     403\n",
 		"reason     you are in no group that may use Grafana\n",
 		"kept       for as long as all of that stays the same\n",
 		"grafana.rego:", "input.user.groups is []\n",

@@ -111,8 +111,11 @@ func explained(ctx context.Context, r authz.Recent) tried {
 	x := r.Policy.Explain(ctx, r.Input)
 	t.Explanation = &x
 	if !sameDecision(x.Decision, r.Decision) {
-		now := verdictOf(authz.Recent{Outcome: map[bool]string{true: "allow", false: "deny"}[x.Decision.Allow], Decision: x.Decision, Cause: x.Decision.Err})
-		t.Notes = append(t.Notes, "decided again now it comes to something else, which is what is explained: "+shortJSON(now))
+		now := authz.Recent{Outcome: "deny", Decision: x.Decision, Cause: x.Decision.Err}
+		if x.Decision.Allow {
+			now.Outcome = "allow"
+		}
+		t.Notes = append(t.Notes, "decided again now it comes to something else, which is what is explained: "+shortJSON(verdictOf(now)))
 	}
 	return t
 }

@@ -38,13 +38,7 @@ func policyEvalCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if e.format == "json" {
-				return writeJSON(cmd.OutOrStdout(), t)
-			}
-			p := &printer{}
-			p.tried(t)
-			_, err = io.WriteString(cmd.OutOrStdout(), p.String())
-			return err
+			return t.show(cmd.OutOrStdout(), e.format)
 		},
 	}
 	configFlag(cmd, &e.config)

@@ -7,9 +7,7 @@ import (
 )
 
 func policyReplayCommand() *cobra.Command {
-	var path, format string
-	var policies []string
-	var fail bool
+	var r replaying
 	cmd := &cobra.Command{
 		Use:   "replay FIXTURES...",
 		Short: "Decide captured requests anew, and say which would be decided otherwise",
@@ -23,45 +21,53 @@ func policyReplayCommand() *cobra.Command {
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"jsonl", "json", "ndjson"}, cobra.ShellCompDirectiveFilterFileExt
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
-			}
-			c, err := config.Load(path)
-			if err != nil {
-				return err
-			}
-			if len(policies) > 0 {
-				c.Policies = policies
-			}
-			_, g, err := compiled(cmd.Context(), c)
-			if err != nil {
-				return refuse(cmd.OutOrStdout(), format, "nothing was replayed", err)
-			}
-			r := newReplay(g)
-			for _, file := range args {
-				if err := r.file(cmd.Context(), cmd.InOrStdin(), file); err != nil {
-					return err
-				}
-			}
-			r.end()
-			print := func() error { return r.print(cmd.OutOrStdout()) }
-			if format == "json" {
-				print = func() error { return writeJSON(cmd.OutOrStdout(), r) }
-			}
-			if err := print(); err != nil {
-				return err
-			}
-			if fail && len(r.Changed) > 0 {
-				return errReported
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args) },
 	}
-	configFlag(cmd, &path)
-	cmd.Flags().StringSliceVar(&policies, "policies", nil, "files and directories of policies, instead of the configuration's")
+	configFlag(cmd, &r.config)
+	cmd.Flags().StringSliceVar(&r.policies, "policies", nil, "files and directories of policies, instead of the configuration's")
 	_ = cmd.MarkFlagDirname("policies")
-	cmd.Flags().BoolVar(&fail, "fail-on-change", false, "exit with status 1 when a decision would change")
-	formatFlag(cmd, &format)
+	cmd.Flags().BoolVar(&r.fail, "fail-on-change", false, "exit with status 1 when a decision would change")
+	formatFlag(cmd, &r.format)
 	return cmd
+}
+
+// replaying is one run of `policy replay`.
+type replaying struct {
+	config, format string
+	policies       []string
+	fail           bool
+}
+
+func (o *replaying) run(cmd *cobra.Command, files []string) error {
+	if err := checkFormat(o.format); err != nil {
+		return err
+	}
+	c, err := config.Load(o.config)
+	if err != nil {
+		return err
+	}
+	if len(o.policies) > 0 {
+		c.Policies = o.policies
+	}
+	w := cmd.OutOrStdout()
+	_, g, err := compiled(cmd.Context(), c)
+	if err != nil {
+		return refuse(w, o.format, "nothing was replayed", err)
+	}
+	r := newReplay(g)
+	for _, file := range files {
+		if err := r.file(cmd.Context(), cmd.InOrStdin(), file); err != nil {
+			return err
+		}
+	}
+	r.end()
+	if o.format == "json" {
+		err = writeJSON(w, r)
+	} else {
+		err = r.print(w)
+	}
+	if err == nil && o.fail && len(r.Changed) > 0 {
+		err = errReported
+	}
+	return err
 }

@@ -278,7 +278,7 @@ func (r *replay) print(w io.Writer) error {
 		fmt.Fprintf(&b, ", %d skipped", r.Skipped)
 	}
 	b.WriteString("\n")
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, onScreen(b.String()))
 	return err
 }
 

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"doorward/authz"
 	"doorward/authz/policy"
@@ -33,7 +35,8 @@ type tried struct {
 
 	Input   *policy.Document `json:"input,omitempty"`
 	Outcome string           `json:"outcome"`
-	Meaning string           `json:"meaning"` // the outcome in words, with the remedy where there is one
+	Answer  int              `json:"answer,omitempty"` // the status of the answer, of what was decided
+	Meaning string           `json:"meaning"`          // the outcome in words, with the remedy where there is one
 	Cause   string           `json:"cause,omitempty"`
 	Reasons []string         `json:"reasons,omitempty"`
 
@@ -55,7 +58,7 @@ type tried struct {
 func newTried(r authz.Recent) tried {
 	d := r.Decision
 	t := tried{
-		ID: r.ID, Time: r.Time, Revision: r.Revision, Current: r.Current, Outcome: r.Outcome, Reasons: d.Reasons,
+		ID: r.ID, Time: r.Time, Revision: r.Revision, Current: r.Current, Outcome: r.Outcome, Answer: r.Status, Reasons: d.Reasons,
 		ResponseHeaders: d.ResponseHeaders, Metadata: d.Metadata,
 	}
 	if r.Outcome == "allow" {
@@ -155,6 +158,27 @@ func meaning(r authz.Recent) string {
 	}
 }
 
+// show prints a decision.
+func (t tried) show(w io.Writer, format string) error {
+	if format == "json" {
+		return writeJSON(w, t)
+	}
+	p := &printer{}
+	p.tried(t)
+	_, err := io.WriteString(w, onScreen(p.String()))
+	return err
+}
+
+// onScreen replaces what a terminal would not show but obey: parts of requests and names are chosen by others.
+func onScreen(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
 // printer writes aligned lines of label and text.
 type printer struct{ strings.Builder }
 
@@ -202,6 +226,9 @@ func (p *printer) tried(t tried) {
 		p.line("note", "%s", note)
 	}
 	p.line("outcome", "%s: %s", t.Outcome, t.Meaning)
+	if t.Answer != 0 {
+		p.line("answer", "%d", t.Answer)
+	}
 	p.line("cause", "%s", t.Cause)
 	for _, reason := range t.Reasons {
 		p.line("reason", "%s", reason)
