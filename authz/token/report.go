@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,7 +24,7 @@ type KeyInfo struct {
 	Source    string    `json:"source"`           // "generated", or "file" for one of signing_key_file
 	Published time.Time `json:"published"`        // since when it is in the JWKS
 	Signs     time.Time `json:"signs"`            // since or from when
-	Trusted   time.Time `json:"trusted"`          // since or from when every consumer has it; after Signs only where nothing was signed before, or in an emergency
+	Trusted   time.Time `json:"trusted"`          // since or from when every consumer has it; after Signs only for a key that took the place of a withdrawn one
 	Retired   time.Time `json:"retired,omitzero"` // when another one signs in its place, if that is known
 	Gone      time.Time `json:"gone,omitzero"`    // when it may leave the JWKS, if that is known; it does within minutes
 }
@@ -42,7 +43,7 @@ func (r *Ring) Report() Report {
 	var report Report
 	active := activeAt(rec.keys, now)
 	for i := range rec.keys {
-		report.Keys = append(report.Keys, r.info(rec.keys, i, active))
+		report.Keys = append(report.Keys, r.info(rec, i, active))
 	}
 	if next := pending(rec.keys, now); next != nil {
 		report.Rotates = next.signsFrom
@@ -69,11 +70,15 @@ func (r *Ring) problem(rec record, source *source, now time.Time) string {
 	return strings.Join(problems, "; ")
 }
 
-func (r *Ring) info(keys []*key, i, active int) KeyInfo {
-	k := keys[i]
+func (r *Ring) info(rec record, i, active int) KeyInfo {
+	keys, k := rec.keys, rec.keys[i]
 	info := KeyInfo{ID: k.id, State: Active, Source: "generated", Published: k.created, Signs: k.signsFrom, Trusted: r.trusted(k), Gone: gone(keys, i)}
 	if k.file {
 		info.Source = "file"
+	}
+	emergency := func(w withdrawal) bool { return w.at.Equal(k.created) }
+	if k.signsFrom.Equal(k.created) && !slices.ContainsFunc(rec.withdrawn, emergency) {
+		info.Trusted = k.created // the first of all
 	}
 	switch {
 	case i < active:

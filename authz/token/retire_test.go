@@ -32,6 +32,9 @@ use --force when the key has leaked; otherwise doorward key rotate replaces it w
 		if err := verify(mint(t, r, alice()), r.JWKS(), clock.Now()); err != nil {
 			t.Error(err)
 		}
+		if got, want := r.Report().Keys[0].Trusted, start.Add(66*time.Minute); !got.Equal(want) {
+			t.Errorf("every consumer has the new one from %s, want %s", got, want)
+		}
 		// Other replicas, and those that start later, have done so too.
 		tend(t, other)
 		for _, r := range []*Ring{other, open(t, c)} {
@@ -186,7 +189,7 @@ func TestReport(t *testing.T) {
 	second := kids(t, r.JWKS())[1]
 	row := func(more string) string { return strings.NewReplacer("FIRST", first, "SECOND", second).Replace(more) }
 	waiting := row(`{"keys":[{"kid":"FIRST","state":"active","source":"generated","published":"2026-03-01T12:00:00.5Z","signs":"2026-03-01T12:00:00.5Z",` +
-		`"trusted":"2026-03-01T13:06:00.5Z","retired":"2026-03-01T14:06:00.5Z","gone":"2026-03-01T14:16:00.5Z"},` +
+		`"trusted":"2026-03-01T12:00:00.5Z","retired":"2026-03-01T14:06:00.5Z","gone":"2026-03-01T14:16:00.5Z"},` +
 		`{"kid":"SECOND","state":"next","source":"generated","published":"2026-03-01T13:00:00.5Z","signs":"2026-03-01T14:06:00.5Z",` +
 		`"trusted":"2026-03-01T14:06:00.5Z"}],"rotates":"2026-03-01T14:06:00.5Z"}`)
 	check := func(want string) {

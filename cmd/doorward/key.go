@@ -74,14 +74,11 @@ func keyRotateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ids := make(map[token.State]string)
 			for _, k := range report.Keys {
-				switch k.State {
-				case token.Active:
-					fmt.Fprintf(cmd.OutOrStdout(), "%s signs until then\n", k.ID)
-				case token.Next:
-					fmt.Fprintf(cmd.OutOrStdout(), "%s is published and signs from %s\n", k.ID, stamp(k.Signs))
-				}
+				ids[k.State] = k.ID
 			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is published and signs from %s; %s signs until then\n", ids[token.Next], stamp(report.Rotates), ids[token.Active])
 			return nil
 		},
 	}
