@@ -50,7 +50,9 @@ var readmeOutcomes = map[string][]struct{ groups, method, want string }{
 func TestREADME(t *testing.T) {
 	text := readme(t)
 	dir := smallest(t, text)
-	in := func(section, block string) bool { return strings.Contains(markdown.Section(text, section), indent(block, "    ")) }
+	in := func(section, block string) bool {
+		return strings.Contains(markdown.Section(text, section), indent(block, "    "))
+	}
 	tried := map[string]int{}
 	for _, block := range markdown.Blocks(text) {
 		kind, try := "", func(*testing.T) {}
