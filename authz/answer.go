@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"doorward/authz/policy"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -20,6 +22,8 @@ const (
 	okHeaders         = 2
 	okHeadersToRemove = 5
 	okResponseHeaders = 6
+	okSetQuery        = 7 // core.v3.QueryParameter
+	okRemoveQuery     = 8
 
 	deniedStatus  = 1 // type.v3.HttpStatus
 	deniedHeaders = 2
@@ -30,7 +34,11 @@ const (
 	valueKey           = 1
 	valueText          = 2
 
-	overwriteIfExistsOrAdd = 2 // HeaderValueOption.HeaderAppendAction
+	parameterKey   = 1 // of core.v3.QueryParameter
+	parameterValue = 2
+
+	appendIfExistsOrAdd    = 0 // HeaderValueOption.HeaderAppendAction
+	overwriteIfExistsOrAdd = 2
 	permissionDenied       = 7 // google.rpc.Code
 )
 
@@ -41,6 +49,8 @@ type permission struct {
 	cookie      string // replaces the Cookie header, "" leaves it
 	remove      []string
 	responseSet map[string]string
+	setQuery    []policy.Parameter
+	removeQuery []string
 	metadata    []byte // see metadata
 }
 
@@ -54,7 +64,7 @@ func (p permission) encode() []byte {
 
 // usual says whether nothing is to be done but what minted.answer does.
 func (p permission) usual() bool {
-	return len(p.set)+len(p.responseSet)+len(p.metadata) == 0 && p.cookie == "" && len(p.remove) == 1 && p.remove[0] == "cookie"
+	return len(p.set)+len(p.responseSet)+len(p.metadata)+len(p.setQuery)+len(p.removeQuery) == 0 && p.cookie == "" && len(p.remove) == 1 && p.remove[0] == "cookie"
 }
 
 // build encodes the OkHttpResponse behind room for what comes before it, which has its length.
@@ -72,6 +82,12 @@ func (p permission) build() []byte {
 		out = stringField(out, okHeadersToRemove, name)
 	}
 	out = options(out, okResponseHeaders, p.responseSet)
+	for _, q := range p.setQuery {
+		out = bytesField(out, okSetQuery, stringField(stringField(nil, parameterKey, q.Name), parameterValue, q.Value))
+	}
+	for _, name := range p.removeQuery {
+		out = stringField(out, okRemoveQuery, name)
+	}
 	before := bytesField(make([]byte, 0, room), responseStatus, nil) // code 0
 	before = protowire.AppendTag(before, responseOK, protowire.BytesType)
 	before = protowire.AppendVarint(before, uint64(len(out)-room))
@@ -132,8 +148,9 @@ func options(b []byte, field protowire.Number, headers map[string]string) []byte
 	return b
 }
 
-// option appends a HeaderValueOption that replaces whatever the client sent under that name. The value must be UTF-8: Envoy does
-// not read raw_value in answers, and takes an answer whose strings are something else for none at all.
+// option appends a HeaderValueOption that replaces whatever the client or the upstream sent under that name; a cookie for the client stands
+// beside the upstream's. The value must be UTF-8: Envoy does not read raw_value in answers, and takes an answer whose strings are something
+// else for none at all.
 func option(b []byte, field protowire.Number, name, value string) []byte {
 	const tag = 1 // byte of a field number below 16
 	header := tag + protowire.SizeBytes(len(name)) + tag + protowire.SizeBytes(len(value))
@@ -142,7 +159,11 @@ func option(b []byte, field protowire.Number, name, value string) []byte {
 	b = protowire.AppendTag(b, optionHeader, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(header))
 	b = stringField(stringField(b, valueKey, name), valueText, value)
-	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), overwriteIfExistsOrAdd)
+	action := uint64(overwriteIfExistsOrAdd)
+	if field == okResponseHeaders && name == "set-cookie" {
+		action = appendIfExistsOrAdd
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), action)
 }
 
 func bytesField(b []byte, field protowire.Number, value []byte) []byte {

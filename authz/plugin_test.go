@@ -25,7 +25,7 @@ claims := {"input": object.remove(input, ["user", "session", "request", "route",
 // TestPluginInput holds the input against what OPA's Envoy plugin makes of the same question, field by field. The files of testdata/plugin were
 // made once by RequestToInput in the plugin's envoyauth/request.go, in the form that it has since it reads x-envoy-auth-partial-body and gives
 // source_principal; "fails" is where that returns an error, which denies. The plugin is given Envoy's map of headers; we are given the
-// same headers in their raw form, of which the plugin would show another field.
+// same headers in their raw form, of which the plugin would show another field. A captured request shows the same again.
 func TestPluginInput(t *testing.T) {
 	p := onePolicy(t, readsAll)
 	files, err := filepath.Glob(filepath.Join("testdata", "plugin", "*.json"))
@@ -46,19 +46,29 @@ func TestPluginInput(t *testing.T) {
 			if err := json.Unmarshal(text, &golden); err != nil {
 				t.Fatal(err)
 			}
-			d := p.Decide(t.Context(), pluginInput(t, p, golden.Request))
-			if golden.Fails {
-				if d.Allow || d.Err == nil {
-					t.Errorf("the plugin denies, we say %+v", d)
+			in := pluginInput(t, p, golden.Request)
+			captured, err := json.Marshal(in.Document())
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := policy.ParseInput(captured)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, in := range []*policy.Input{in, again} {
+				d := p.Decide(t.Context(), in)
+				if golden.Fails {
+					if d.Allow || d.Err == nil {
+						t.Errorf("the plugin denies, we say %+v", d)
+					}
+					continue
 				}
-				return
-			}
-			if d.Err != nil {
-				t.Fatal(d.Err)
-			}
-			got, want := generic(t, d.Claims["input"]), generic(t, golden.Input)
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("we give %v\nthe plugin %v", got, want)
+				if d.Err != nil {
+					t.Fatal(d.Err)
+				}
+				if got, want := generic(t, d.Claims["input"]), generic(t, golden.Input); !reflect.DeepEqual(got, want) {
+					t.Errorf("we give %v\nthe plugin %v", got, want)
+				}
 			}
 		})
 	}

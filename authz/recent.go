@@ -136,7 +136,6 @@ func (s *Server) describe(k *kept) Recent {
 	r.Route, r.Policy = &v.route.Route, v.route.policy
 	r.Current = s.current.Load().Revision(v.route.Name) == v.route.revision
 	r.Input = input(v.route, k.request, v.session, v.hash)
-	r.Input.Request.Attribute = k.request.attribute
 	if v.jwt != nil {
 		claims := identity(v.route, v.session.User, v.hash, v.session.Expires, v.decision.Claims)
 		r.Token = &claims

@@ -35,6 +35,7 @@ func (s *Server) answer(req *request, v verdict, start time.Time) []byte {
 func allow(req *request, v verdict) permission {
 	p := permission{
 		jwt: v.jwt, set: v.decision.Headers, remove: slices.Clip(v.decision.RemoveHeaders), responseSet: v.decision.ResponseHeaders, metadata: v.metadata,
+		setQuery: v.decision.SetQuery, removeQuery: v.decision.RemoveQuery,
 	}
 	if v.jwt == nil {
 		p.remove = append(p.remove, v.route.withoutIdentity(v.decision.Headers)...)
@@ -187,6 +188,8 @@ func (s *Server) ownDenial(req *request, v verdict) denial {
 			"content-type": v.decision.BodyType, "cache-control": "no-store", "x-content-type-options": "nosniff",
 			"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 		}}
+	case v.decision.Status != 0 && v.decision.Status < 400: // a redirect, or the answer to a preflight
+		d = denial{status: v.decision.Status, header: map[string]string{"cache-control": "no-store"}}
 	default:
 		d = s.ordinary(req, v, v.decision.Reasons)
 		d.status = cmp.Or(v.decision.Status, d.status)

@@ -181,7 +181,10 @@ const cacheOverhead = 512
 // size is about how many bytes a decision takes.
 func (d *Decision) size() int {
 	n := cacheOverhead + jsonSize(d.Claims) + jsonSize(d.Metadata) + len(d.Redirect) + len(d.Body)
-	for _, list := range [...][]string{d.Reasons, d.RemoveHeaders} {
+	for _, p := range d.SetQuery {
+		n += 32 + len(p.Name) + len(p.Value)
+	}
+	for _, list := range [...][]string{d.Reasons, d.RemoveHeaders, d.RemoveQuery} {
 		for _, s := range list {
 			n += 16 + len(s)
 		}

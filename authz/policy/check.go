@@ -77,7 +77,7 @@ func headerProblem(d document, name *ast.Term, at *ast.Location) *config.Problem
 }
 
 // checkRules holds the rules of the contract against their types, as far as the type checker knows them.
-func checkRules(c *ast.Compiler, pkg ast.Ref) (problems config.Problems) {
+func checkRules(c *ast.Compiler, pkg ast.Ref, outcomes []outcome) (problems config.Problems) {
 	for _, o := range outcomes {
 		rules := rulesAt(c, entry(pkg, o.name))
 		if len(rules) == 0 {
@@ -135,11 +135,17 @@ func wrongType(want string, t types.Type) string {
 	return "must be " + want + ", not " + kindOf(t)
 }
 
-func checkAllow(t types.Type) string {
-	if only(t, isBoolean) {
-		return ""
+func checkAllow(t types.Type) (fault string) {
+	if !only(t, func(t types.Type) bool { return isBoolean(t) || isObject(t) }) {
+		return wrongType("a boolean", t)
 	}
-	return wrongType("a boolean", t)
+	only(t, func(t types.Type) bool {
+		if o, ok := t.(*types.Object); ok && fault == "" {
+			fault = checkDecisionObject(o)
+		}
+		return true
+	})
+	return fault
 }
 
 func checkDeny(t types.Type) string {

@@ -22,6 +22,7 @@ func (d *Decision) Differences(other *Decision) (parts []string) {
 		{"headers", pass, maps.Equal(d.Headers, other.Headers)},
 		{"remove_headers", pass, sameNames(d.RemoveHeaders, other.RemoveHeaders)},
 		{"response_headers", pass || stop, maps.Equal(d.ResponseHeaders, other.ResponseHeaders)},
+		{"query", pass, slices.Equal(d.SetQuery, other.SetQuery) && sameNames(d.RemoveQuery, other.RemoveQuery)},
 		{"redirect", stop, d.Redirect == other.Redirect},
 		{"status", stop, d.Status == other.Status},
 		{"body", stop, d.Body == other.Body && d.BodyType == other.BodyType},

@@ -26,7 +26,7 @@ func (p *Policy) evaluate(ctx context.Context, in *Input) (d Decision) {
 	if err != nil {
 		return Decision{Err: fmt.Errorf("policy %s: %w", p.name, err)}
 	}
-	d, err = decision(result)
+	d, err = decision(result, p.rules)
 	if err != nil {
 		return Decision{Err: fmt.Errorf("policy %s: %w", p.name, err)}
 	}

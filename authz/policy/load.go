@@ -89,7 +89,7 @@ func (s *Set) Policy(name string) (*Policy, error) {
 // Names are the built-ins and the packages that a route can name, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
-// prepareAll makes a Policy of every package outside the library that has a rule `allow`.
+// prepareAll makes a Policy of every package outside the library that decides.
 func (s *Set) prepareAll(all *corpus) (problems config.Problems) {
 	texts := map[string]string{}
 	for _, src := range all.sources {
@@ -105,7 +105,7 @@ func (s *Set) prepareAll(all *corpus) (problems config.Problems) {
 				Message:  name + " is the name of a built-in policy; choose another name",
 			})
 		}
-		if s.policies[name] != nil || isLibrary(pkg) || len(rulesAt(s.compiler, entry(pkg, "allow"))) == 0 {
+		if s.policies[name] != nil || isLibrary(pkg) || !decides(s.compiler, pkg) {
 			continue
 		}
 		p, faults := s.prepare(name, pkg, texts, all.documents, reached)
@@ -118,14 +118,15 @@ func (s *Set) prepareAll(all *corpus) (problems config.Problems) {
 // prepare checks the rules of the contract, follows what they read, and compiles the one query that evaluates them. The rules
 // that it reaches are added to reached.
 func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, data *documents, reached map[*ast.Rule]bool) (*Policy, config.Problems) {
-	problems := checkRules(s.compiler, pkg)
+	rules := outcomesOf(s.compiler, pkg)
+	problems := checkRules(s.compiler, pkg, rules)
 	if len(problems) > 0 {
 		return nil, problems
 	}
 	var entries []ast.Ref
 	var query ast.Body
 	value := ast.VarTerm("value")
-	for _, o := range outcomes {
+	for _, o := range rules {
 		ref := entry(pkg, o.name)
 		if len(rulesAt(s.compiler, ref)) == 0 {
 			continue
@@ -152,6 +153,7 @@ func (s *Set) prepare(name string, pkg ast.Ref, texts map[string]string, data *d
 		qc:    qc,
 		reads: a.reads.result(places),
 		plan:  newPlan(&a.reads),
+		rules: rules,
 	}, a.problems
 }
 

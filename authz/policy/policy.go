@@ -90,16 +90,21 @@ type Decision struct {
 	Headers         map[string]string // set on the request to the upstream
 	RemoveHeaders   []string          // taken from the request to the upstream; lower case
 	ResponseHeaders map[string]string // set on the response to the client, a denial's too
+	SetQuery        []Parameter       // set in the query that the upstream gets, in this order
+	RemoveQuery     []string          // names of parameters taken from it
 	Metadata        map[string]any    // JSON object for access logs (Envoy's dynamic metadata), of denials too
 
 	// The policy's own form of a denial.
 	Redirect string // where a denied navigation is sent: a path that begins with one slash, or an https URL; "" for nowhere
-	Status   int    // 400 to 599, 0 for the ordinary one
+	Status   int    // 400 to 599, 0 for the ordinary one; of a policy for OPA's Envoy plugin 200 to 599
 	Body     string // in place of the ordinary page or JSON; "" for that
 	BodyType string // the body's content type
 
 	Err error // the policy did not work: undefined `allow` is not an error, a timeout or a wrong type is
 }
+
+// Parameter is one of a query: letters, digits and -_.~ only.
+type Parameter struct{ Name, Value string }
 
 // OwnDenial says whether the policy gave its denial a form of its own.
 func (d *Decision) OwnDenial() bool { return d.Redirect != "" || d.Status != 0 || d.Body != "" }
@@ -136,6 +141,7 @@ type Policy struct {
 	qc    ast.QueryCompiler
 	reads Reads
 	plan  *plan
+	rules []outcome // that the query evaluates
 
 	waiting []string // bundles, of an absent policy
 }

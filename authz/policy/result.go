@@ -44,9 +44,9 @@ var outcomes = []outcome{
 }
 
 // decision reads the query's result: for each rule that the policy has an array, which is empty where the rule is undefined.
-func decision(result topdown.QueryResult) (Decision, error) {
+func decision(result topdown.QueryResult, rules []outcome) (Decision, error) {
 	var d Decision
-	for _, o := range outcomes {
+	for _, o := range rules {
 		term, ok := result[ast.Var(o.name)]
 		if !ok {
 			continue
@@ -67,6 +67,9 @@ func decision(result topdown.QueryResult) (Decision, error) {
 }
 
 func readAllow(v ast.Value, d *Decision) error {
+	if o, ok := v.(ast.Object); ok {
+		return readObject(o, d)
+	}
 	b, ok := v.(ast.Boolean)
 	if !ok {
 		return fmt.Errorf("must be a boolean, not %s", typeName(v))
@@ -178,6 +181,9 @@ func headerMap(v ast.Value, check func(name, value string) error) (map[string]st
 			return fmt.Errorf("%q is there twice, in different case", name)
 		}
 		value, err := headerValue(v.Value)
+		if name == "set-cookie" {
+			value, err = cookieValue(v.Value)
+		}
 		if err == nil {
 			err = checkHeader(name, value)
 		}
@@ -195,6 +201,20 @@ func headerMap(v ast.Value, check func(name, value string) error) (map[string]st
 		err = fmt.Errorf("%d bytes are more than the %d allowed", size, maxHeaderBytes)
 	}
 	return headers, err
+}
+
+// cookieValue is a string, or a list of one: Set-Cookie cannot be joined (RFC 9110, section 5.3).
+func cookieValue(v ast.Value) (string, error) {
+	if list := elements(v); len(list) == 1 {
+		v = list[0].Value
+	} else if list != nil {
+		return "", errors.New("one answer can set one cookie")
+	}
+	s, ok := v.(ast.String)
+	if !ok {
+		return "", fmt.Errorf("must be a string, not %s", typeName(v))
+	}
+	return string(s), nil
 }
 
 // headerValue is a string, or several joined by "," (RFC 9110, section 5.2). A part that holds a comma would read as two.
