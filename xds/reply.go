@@ -67,6 +67,7 @@ func failureLog() []*accesslogv3.AccessLog {
 		"upstream":   "%UPSTREAM_HOST%",
 		"client":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 		"ms":         "%DURATION%",
+		"policy":     "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%", // what the policy says for logs
 	}
 	format, err := structpb.NewStruct(fields)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -226,5 +227,116 @@ func TestUpgradesPassPoliciesThatReadBodies(t *testing.T) {
 	fmt.Fprint(conn, "hello\n")
 	if line, err := r.ReadString('\n'); line != "echo hello\n" {
 		t.Errorf("got %q, %v", line, err)
+	}
+}
+
+// people is what the documentation of OPA's Envoy plugin shows: users and their roles, paths by their segments, and an answer that is an object.
+const people = `package envoy.authz
+
+import input.attributes.request.http
+
+default allow := false
+
+allow if {
+	some role in roles[user]
+	some grant in grants[role]
+	grant.method == http.method
+	grant.path == input.parsed_path[0]
+}
+
+user := name if {
+	[_, encoded] := split(http.headers.authorization, " ")
+	[name, _] := split(base64.decode(encoded), ":")
+}
+
+default who := "strangers"
+
+who := user
+
+roles := {"alice": ["guest"], "bob": ["admin"]}
+
+grants := {
+	"guest": [{"method": "GET", "path": "people"}],
+	"admin": [{"method": "GET", "path": "people"}, {"method": "POST", "path": "people"}],
+}
+
+headers["x-user"] := user if allow
+
+headers["x-checked"] := ["yes", "twice"] if allow
+
+headers["www-authenticate"] := "Basic" if not user
+
+status := 401 if not user else := 503 if user == "carol" else := 403
+
+result["allowed"] := allow
+
+result["headers"] := headers
+
+result["request_headers_to_remove"] := ["authorization"]
+
+result["response_headers_to_add"] := {"x-policy": "people", "set-cookie": "seen=1"}
+
+result["query_parameters_to_set"] := {"by": "policy"}
+
+result["query_parameters_to_remove"] := ["secret"]
+
+result["http_status"] := status
+
+result["body"] := sprintf("not for %s", [who])
+
+result["dynamic_metadata"] := {"user": who, "roles": count(roles)}
+`
+
+func TestPoliciesOfOPAsPluginDecide(t *testing.T) {
+	s := prepareStack(t, bodyRoutes)
+	s.write("policies/envoy.rego", people)
+	s.start()
+	b := s.browser()
+	s.grafana.answer(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Set-Cookie", "application=1")
+		fmt.Fprint(w, r.RequestURI)
+	})
+	ask := func(method, path, user string) answer {
+		req, err := http.NewRequestWithContext(t.Context(), method, s.url("grafana", path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user != "" {
+			req.SetBasicAuth(user, "x")
+		}
+		return b.do(req)
+	}
+	got := ask("GET", "/people/1?secret=x&a=b", "alice")
+	if want := "/people/1?a=b&by=policy"; got.StatusCode != 200 || got.text != want {
+		t.Fatalf("status %d, %s, want %s\n%s", got.StatusCode, got.text, want, s.log)
+	}
+	if got.Header.Get("X-Policy") != "people" || len(got.Header.Values("Set-Cookie")) != 2 {
+		t.Errorf("the client got %v", got.Header)
+	}
+	seen := last(s.grafana).Header
+	if seen.Get("X-User") != "alice" || seen.Get("X-Checked") != "yes,twice" || seen.Get("Authorization") != "" || seen.Get(assertion) != "" {
+		t.Errorf("the upstream got %v", seen)
+	}
+	for _, row := range []struct {
+		method, user string
+		status       int
+		text, header string
+	}{
+		{"POST", "alice", 403, "not for alice", ""},
+		{"POST", "bob", 200, "/people?by=policy", ""},
+		{"GET", "", 401, "not for strangers", "Basic"},
+		{"GET", "carol", 503, "not for carol", ""},
+	} {
+		got := ask(row.method, "/people", row.user)
+		if got.StatusCode != row.status || got.text != row.text || got.Header.Get("WWW-Authenticate") != row.header {
+			t.Errorf("%s by %q: %d, %q, %v", row.method, row.user, got.StatusCode, got.text, got.Header)
+		}
+	}
+	// Envoy's own log has what failed, and with it what the policy said of it.
+	want := regexp.MustCompile(`"policy":\{("roles":2(\.0)?,"user":"carol"|"user":"carol","roles":2(\.0)?)\}`)
+	for deadline := time.Now().Add(15 * time.Second); !want.MatchString(s.log.String()); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("Envoy's log has not what the policy said:\n%s", s.log)
+		}
 	}
 }
