@@ -62,14 +62,9 @@ func (p *planes) explainRequest(ctx context.Context, q url.Values) (tried, error
 	}
 	source, lacks := "the running doorward", ""
 	if user != "" {
-		found, err := p.sessions.Newest(ctx, func(s *session.Session) bool {
-			return s.User.ID == user || strings.EqualFold(s.User.Email, user)
-		})
-		if errors.Is(err, session.ErrNone) {
-			return tried{NoSession: true}, nil
-		}
-		if err != nil {
-			return tried{}, err
+		found, err := p.newestSession(ctx, user)
+		if err != nil || found == nil {
+			return tried{NoSession: err == nil}, err
 		}
 		if lacks = p.authz.Lacks(a.route, found); lacks == "" {
 			in.User, in.Session = authz.Subject(found)
@@ -92,6 +87,17 @@ func (p *planes) explainRequest(ctx context.Context, q url.Values) (tried, error
 		t.Notes = append(t.Notes, "the session counts as none here: "+lacks)
 	}
 	return t, nil
+}
+
+// newestSession is that of a user, by id or e-mail address; nil without one.
+func (p *planes) newestSession(ctx context.Context, user string) (newest *session.Session, err error) {
+	err = p.sessions.All(ctx, func(s *session.Session) bool {
+		if is := s.User.ID == user || strings.EqualFold(s.User.Email, user); is && (newest == nil || s.Created.After(newest.Created)) {
+			newest = s
+		}
+		return true
+	})
+	return newest, err
 }
 
 // explained is a decision with the reasons why, as far as a policy has made it.
