@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 // Sealed bytes: version (1), key id (4), nonce (24), ciphertext, tag (16). The purpose is additional data.
@@ -24,15 +25,16 @@ const (
 	sealTag      = 16
 	keyPrefix    = "seal-key-1:" // of a line in the key file; then 32 bytes in base64url
 	keyFileIntro = "# Seals Doorward's sessions and signing keys. Keep it secret, and keep a copy of it.\n" +
-		"# The first key seals, every one of them opens. To rotate, put a new line first; remove an old one when nothing\n" +
-		"# that it sealed is needed.\n"
+		"# The first key seals, every one of them opens. doorward seal rotate puts a new one first; the others go when nothing is left\n" +
+		"# that they sealed.\n"
 )
 
 // Sealer encrypts and authenticates small values with a key of the data directory: AES-256-GCM with a random nonce of 192 bits (the
 // construction is C2SP's XAES-256-GCM), so one key is good for any number of values. The purpose is bound as additional data, so that
 // a value sealed for one purpose never opens for another. Safe for concurrent use. It prints as "[redacted]".
 type Sealer struct {
-	keys []sealKey // the first one seals
+	file string
+	keys atomic.Pointer[[]sealKey] // the first one seals
 }
 
 type sealKey struct {
@@ -60,10 +62,12 @@ func OpenSealer(file string) (*Sealer, error) {
 	if mode := info.Mode().Perm(); mode&0o007 != 0 {
 		return nil, fmt.Errorf("sealing key %s is open to everybody (mode %04o): run chmod 600 on it", file, mode)
 	}
-	s, err := parseKeys(data)
+	keys, err := parseKeys(data)
 	if err != nil {
 		return nil, fmt.Errorf("sealing key %s: %w", file, err)
 	}
+	s := &Sealer{file: file}
+	s.keys.Store(&keys)
 	return s, nil
 }
 
@@ -71,17 +75,26 @@ func OpenSealer(file string) (*Sealer, error) {
 func createKeyFile(file string) error {
 	var key [32]byte
 	rand.Read(key[:])
+	err := writeKeyFile(file, keyFileIntro+keyPrefix+base64.RawURLEncoding.EncodeToString(key[:])+"\n", os.Link)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// writeKeyFile writes beside the file with mode 0600, syncs, and puts it into its place by os.Rename or os.Link.
+func writeKeyFile(file, text string, place func(from, to string) error) error {
 	dir := filepath.Dir(file)
 	f, err := os.CreateTemp(dir, filepath.Base(file)+".new-*") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.WriteString(keyFileIntro + keyPrefix + base64.RawURLEncoding.EncodeToString(key[:]) + "\n")
+	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := place(f.Name(), file); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
@@ -92,8 +105,7 @@ func createKeyFile(file string) error {
 }
 
 // parseKeys reads a key file. Its errors never hold a part of it.
-func parseKeys(data []byte) (*Sealer, error) {
-	s := &Sealer{}
+func parseKeys(data []byte) (keys []sealKey, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -110,15 +122,15 @@ func parseKeys(data []byte) (*Sealer, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.keys = append(s.keys, k)
+		keys = append(keys, k)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	if len(s.keys) == 0 {
+	if len(keys) == 0 {
 		return nil, errors.New("it has no key: restore the file from a backup; without it every session and generated signing key is lost")
 	}
-	return s, nil
+	return keys, nil
 }
 
 func newSealKey(key []byte) (sealKey, error) {
@@ -160,7 +172,7 @@ func (k *sealKey) aead(nonce []byte) (cipher.AEAD, []byte, error) {
 
 // Seal returns the sealed bytes: a version byte, the key's id (4 bytes), nonce (24), ciphertext and tag (16).
 func (s *Sealer) Seal(purpose string, plain []byte) []byte {
-	key := &s.keys[0]
+	key := &(*s.keys.Load())[0]
 	out := make([]byte, sealHeader+sealNonce, sealHeader+sealNonce+len(plain)+sealTag)
 	out[0] = sealVersion
 	copy(out[1:], key.id[:])
@@ -182,11 +194,12 @@ func (s *Sealer) Open(purpose string, sealed []byte) ([]byte, error) {
 	if len(sealed) < sealHeader+sealNonce+sealTag || sealed[0] != sealVersion {
 		return nil, errSealed
 	}
-	for i := range s.keys {
-		if !bytes.Equal(sealed[1:sealHeader], s.keys[i].id[:]) {
+	keys := *s.keys.Load()
+	for i := range keys {
+		if !bytes.Equal(sealed[1:sealHeader], keys[i].id[:]) {
 			continue
 		}
-		aead, iv, err := s.keys[i].aead(sealed[sealHeader : sealHeader+sealNonce])
+		aead, iv, err := keys[i].aead(sealed[sealHeader : sealHeader+sealNonce])
 		if err != nil {
 			return nil, errSealed
 		}

@@ -39,6 +39,7 @@ type planes struct {
 	log       *slog.Logger
 	started   time.Time
 	store     *bolt.Store
+	seal      *seal
 	sessions  *session.Sessions
 	ring      *token.Ring
 	decisions *decision.Log
@@ -83,6 +84,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 	if err != nil {
 		return nil, err
 	}
+	p.seal = &seal{sealer: sealer, store: p.store}
 	if p.sessions, err = session.New(session.Config{Store: p.store, Sealer: sealer, Idle: p.idleTimeout}); err != nil {
 		return nil, err
 	}

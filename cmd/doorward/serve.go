@@ -112,6 +112,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 	group.Go(func() error { return p.sessions.Run(inner) })
 	group.Go(func() error { return p.ring.Run(inner) })
 	group.Go(func() error { return p.login.Run(inner) })
+	group.Go(func() error { return p.keepSeal(inner) })
 	group.Go(func() error { return p.keepKeys(inner) })
 	group.Go(func() error { return p.authz.Run(inner) })
 	group.Go(func() error { return p.streams.Run(inner) })
