@@ -20,6 +20,7 @@ type metrics struct {
 		Shadows() map[string]*authz.ShadowCount
 	}
 	decisions interface{ Stats() decision.Stats }
+	streams   interface{ Open() int }
 	xds       interface{ Envoys() []xds.Envoy }
 }
 
@@ -47,6 +48,7 @@ var (
 	descPolicies  = describe("policy_cache_requests_total", "Questions to the decision cache by policy, since the policy was loaded.", "policy", "result")
 	descTokens    = describe("identity_tokens_total", "Identity JWTs given to upstreams: reused, or minted.", "result")
 	descShadows   = describe("shadow_decisions_total", "Requests that a shadow policy was asked about: evaluated, differing, failed (both of these among the evaluated), or dropped.", "route", "result")
+	descStreams   = describe("streams_open", "Open WebSockets and responses of routes with streams, of people with a session.")
 	descEnvoys    = describe("envoys_connected", "Envoys that are connected.")
 	descCurrent   = describe("envoys_current", "Envoys that have acknowledged all that is served.")
 	descRejected  = describe("envoy_rejected_resources", "Resources that connected Envoys have rejected.")
@@ -95,6 +97,7 @@ func (m metrics) Collect(to chan<- prometheus.Metric) {
 	log := m.decisions.Stats()
 	counter(descLog, log.Written, "written")
 	counter(descLog, log.Dropped, "dropped")
+	gauge(descStreams, m.streams.Open())
 	envoys, current, rejected := m.xds.Envoys(), 0, 0
 	for _, e := range envoys {
 		if rejected += len(e.Rejected); e.Current {

@@ -54,6 +54,7 @@ func TestMetrics(t *testing.T) {
 		`doorward_decision_cache_entries 0`,
 		`doorward_policy_cache_requests_total{policy="public",result="miss"} 0`,
 		`doorward_identity_tokens_total{result="reused"} 0`,
+		`doorward_streams_open 0`,
 		`doorward_envoys_connected 0`,
 	} {
 		if !strings.Contains("\n"+string(body), "\n"+line+"\n") {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +50,9 @@ func streaming(w http.ResponseWriter, r *http.Request) {
 		defer conn.Close()
 		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 		_, _ = io.Copy(conn, rw)
-	case strings.Contains(r.URL.Path, "/events"):
+	case strings.HasSuffix(r.URL.Path, "/poll"):
+		<-r.Context().Done()
+	case strings.HasSuffix(r.URL.Path, "/events"):
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "data: begun\n\n")
 		w.(http.Flusher).Flush()
@@ -167,6 +172,7 @@ func TestSignOutEndsOpenStreams(t *testing.T) {
 	socket := s.opened(onGrafana, "grafana", "/live")
 	other := s.opened(onWiki, "wiki", "/")
 	events := s.eventStream(onGrafana, "grafana", "/events")
+	overHTTP2, poll := alice.follows("grafana", "/events"), alice.follows("grafana", "/events/poll")
 	public := s.opened(onGrafana, "grafana", "/public/live")
 	bobSocket := s.opened(bobs, "grafana", "/live")
 	bobEvents := s.eventStream(bobs, "grafana", "/events")
@@ -181,6 +187,12 @@ func TestSignOutEndsOpenStreams(t *testing.T) {
 	socket.endsWithin("the WebSocket", 2*time.Second)
 	other.endsWithin("the WebSocket on another host", 2*time.Second)
 	events.endsWithin("the event stream", 2*time.Second)
+	if got := <-overHTTP2; got.status != 200 || got.err == nil {
+		t.Errorf("the event stream over HTTP/2 ended with status %d and %v, want it to be cut off", got.status, got.err)
+	}
+	if got := <-poll; got.status != 503 {
+		t.Errorf("the long poll ended with status %d, %v, want 503", got.status, got.err)
+	}
 	public.endsWithin("the WebSocket on a public route, opened with the session", 2*time.Second)
 	if !bobSocket.works() {
 		t.Error("another person's WebSocket ended too")
@@ -195,6 +207,38 @@ func TestSignOutEndsOpenStreams(t *testing.T) {
 			t.Errorf("%s ended too: %v", name, err)
 		}
 	}
+}
+
+// follows asks over HTTP/2, as browsers do, and tells how the answer ended.
+func (b *browser) follows(host, path string) <-chan ending {
+	b.s.t.Helper()
+	request, err := http.NewRequestWithContext(b.s.t.Context(), http.MethodGet, b.s.url(host, path), nil)
+	if err != nil {
+		b.s.t.Fatal(err)
+	}
+	ended := make(chan ending, 1)
+	before := len(b.s.grafana.requests())
+	go func() {
+		response, err := b.Do(request)
+		if err != nil {
+			ended <- ending{0, err}
+			return
+		}
+		defer response.Body.Close()
+		_, err = io.Copy(io.Discard, response.Body)
+		ended <- ending{response.StatusCode, err}
+	}()
+	for deadline := time.Now().Add(5 * time.Second); len(b.s.grafana.requests()) == before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.s.t.Fatalf("%s does not reach the application", path)
+		}
+	}
+	return ended
+}
+
+type ending struct {
+	status int
+	err    error
 }
 
 func TestStrangersOpenNoStreams(t *testing.T) {
@@ -240,12 +284,66 @@ func TestOrdinaryRequestsOpenNoStream(t *testing.T) {
 	if n := s.envoyStats(started); total(n) != 1 {
 		t.Errorf("a WebSocket opened %v, want one stream", n)
 	}
+	for range 5 { // which end by themselves
+		if got := b.get(s.url("grafana", "/events/ordinary")); got.StatusCode != 200 || got.text != "an ordinary answer\n" {
+			t.Errorf("on a route with streams: %d %q", got.StatusCode, got.text)
+		}
+	}
+	s.openStreams(1)
+	if n := s.envoyStats(started); total(n) != 6 {
+		t.Errorf("five requests of a route with streams and a WebSocket opened %v", n)
+	}
 	if got := b.get(s.url("grafana", "/other")); got.StatusCode != 200 {
 		t.Errorf("status %d", got.StatusCode)
 	}
-	if n := s.envoyStats(started); total(n) != 1 {
+	if n := s.envoyStats(started); total(n) != 6 {
 		t.Errorf("another route opened %v", n)
 	}
+}
+
+// openStreams waits until doorward watches so many.
+func (s *stack) openStreams(want int) {
+	s.t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.dir, "data", controlSocket))
+	}}}
+	defer client.CloseIdleConnections()
+	var text []byte
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		response, err := client.Get("http://doorward/metrics")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		text, _ = io.ReadAll(response.Body)
+		response.Body.Close()
+		if strings.Contains(string(text), fmt.Sprintf("\ndoorward_streams_open %d\n", want)) {
+			return
+		}
+	}
+	_, at, _ := strings.Cut(string(text), "\ndoorward_streams_open ")
+	at, _, _ = strings.Cut(at, "\n")
+	s.t.Errorf("doorward watches %s streams, want %d", at, want)
+}
+
+// TestTrailersPassWhereStreamsAreWatched: as gRPC's do.
+func TestTrailersPassWhereStreamsAreWatched(t *testing.T) {
+	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		fmt.Fprintln(w, "body")
+		w.(http.Flusher).Flush()
+		w.Header().Set("X-Sum", "4")
+	}))
+	upstream.EnableHTTP2 = true
+	upstream.StartTLS()
+	t.Cleanup(upstream.Close)
+	s := newStack(t, `
+  - {name: rpc, from: "https://grafana.localhost:{{.Port}}", to: "`+upstream.URL+`", tls_skip_verify: true, policy: any_authenticated_user, streams: true}
+`)
+	b := s.browser()
+	if got := b.signIn(s.url("grafana", "/"), "alice"); got.text != "body\n" || got.Trailer.Get("X-Sum") != "4" {
+		t.Errorf("got %q with the trailers %v, want X-Sum: 4", got.text, got.Trailer)
+	}
+	s.openStreams(0)
 }
 
 func TestExpiryEndsOpenStreams(t *testing.T) {
@@ -346,7 +444,7 @@ func TestSoakManyOpenStreams(t *testing.T) {
 	b := s.browser()
 	b.signIn(s.url("grafana", "/"), "alice")
 	cookie := b.cookie("grafana")
-	s.opened(cookie, "grafana", "/live")
+	first := s.opened(cookie, "grafana", "/live")
 	before := s.memory()
 	sockets := make([]*connection, many)
 	for i := range sockets {
@@ -363,15 +461,31 @@ func TestSoakManyOpenStreams(t *testing.T) {
 			t.Fatalf("an ordinary request: status %d\n%s", got.StatusCode, s.log)
 		}
 	}
+	t.Logf("200 ordinary requests beside them took %v", time.Since(start).Round(time.Millisecond))
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("200 ordinary requests took %v", took)
 	}
+	if many > 300 {
+		events := s.eventStream(cookie, "grafana", "/events")
+		time.Sleep(40 * time.Second) // longer than any timeout that there is for ordinary requests
+		for _, c := range append(sockets, first) {
+			if !c.works() {
+				t.Fatal("a WebSocket ended by itself")
+			}
+		}
+		events.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := io.Copy(io.Discard, events.in); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("an event stream ended by itself: %v", err)
+		}
+	}
+	s.openStreams(many + 1 + many/1500)
 	b.get(s.url("grafana", "/.pomerium/sign_out"))
 	start = time.Now()
 	for _, c := range sockets {
 		c.endsWithin("", time.Until(start.Add(5*time.Second)))
 	}
 	t.Logf("all ended within %v", time.Since(start).Round(time.Millisecond))
+	s.openStreams(0)
 }
 
 // memory is what the program holds, in bytes.
