@@ -67,7 +67,8 @@ const ticketPurpose = "stream"
 var ErrTicket = errors.New("the ticket does not open")
 
 // Ticket names a session, and the version of it that a request was decided on, to another part of Doorward: sealed, so that nobody on the
-// way can read it or make one. It is 92 characters of base64url. It is not bound to a time or a route and opens nothing.
+// way can read it or make one. It is 92 characters of base64url. It is not bound to a time or a route and opens nothing. It is "", which
+// is no ticket, for a session that Create has not made.
 func (s *Sessions) Ticket(found *Session) string {
 	raw, ok := parseID(found.ID)
 	if !ok {

@@ -3,6 +3,7 @@ package stream
 import (
 	"errors"
 	"io"
+	"log/slog"
 
 	"doorward/authz/session"
 
@@ -34,8 +35,9 @@ func (v service) Process(g extprocv3.ExternalProcessor_ProcessServer) error {
 	}
 	st, err := v.s.begin(g.Context(), ticket)
 	if err != nil {
-		v.s.Log.Warn("stream refused", "id", request, "cause", err)
-		return g.Send(refusal(err))
+		answer, level := refusal(err)
+		v.s.Log.Log(g.Context(), level, "stream refused", "id", request, "cause", err)
+		return g.Send(answer)
 	}
 	defer v.s.remove(st)
 	if err := g.Send(goOn); err != nil {
@@ -82,14 +84,14 @@ func read(first *extprocv3.ProcessingRequest) (ticket, request string) {
 // goOn lets a request through as it is.
 var goOn = &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}}
 
-// refusal answers a request whose stream may not begin.
-func refusal(err error) *extprocv3.ProcessingResponse {
-	code, text := typev3.StatusCode_ServiceUnavailable, "503: whether you may have this stream cannot be decided at the moment\n"
+// refusal answers a request whose stream may not begin. What a client can cause at will is no warning in the log.
+func refusal(err error) (*extprocv3.ProcessingResponse, slog.Level) {
+	code, text, level := typev3.StatusCode_ServiceUnavailable, "503: whether you may have this stream cannot be decided at the moment\n", slog.LevelWarn
 	switch {
 	case errors.Is(err, errMany):
-		code, text = typev3.StatusCode_TooManyRequests, "429: your session has too many open streams: close some\n"
+		code, text, level = typev3.StatusCode_TooManyRequests, "429: your session has too many open streams: close some\n", slog.LevelInfo
 	case errors.Is(err, errEnded):
-		code, text = typev3.StatusCode_Unauthorized, "401: your session has ended\n"
+		code, text, level = typev3.StatusCode_Unauthorized, "401: your session has ended\n", slog.LevelInfo
 	}
 	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
 		Status: &typev3.HttpStatus{Code: code},
@@ -98,5 +100,5 @@ func refusal(err error) *extprocv3.ProcessingResponse {
 			{Header: &corev3.HeaderValue{Key: "cache-control", RawValue: []byte("no-store")}},
 		}},
 		Body: []byte(text),
-	}}}
+	}}}, level
 }
