@@ -7,11 +7,13 @@ import (
 )
 
 // maxSteps bounds the expressions that one evaluation may look at. Ordinary policies need a few hundred. It is also a bound on
-// memory: what a step can add is small.
+// memory: what a step can add is small, but for the results of built-ins, which maxMade bounds.
 const maxSteps = 250_000
 
 // clockSteps is how many steps pass between two looks at the clock; a step takes about 200 ns. The last look is after the evaluation.
 const clockSteps = 64
+
+var errMade = fmt.Errorf("it makes more than %d MiB of values", maxMade>>20)
 
 var errSteps = fmt.Errorf("it needs more than %d steps", maxSteps)
 
@@ -22,6 +24,7 @@ type budget struct {
 	started  time.Time
 	deadline time.Time
 	steps    int
+	made     int // bytes
 	nextLook int // at the clock, in steps
 	err      error
 }
@@ -60,6 +63,14 @@ func (b *budget) spend(steps int) bool {
 	if b.steps >= b.nextLook {
 		b.look()
 		b.nextLook = b.steps + clockSteps
+	}
+	return b.err != nil
+}
+
+// takes counts what a built-in has made, in bytes, and says whether it was too much.
+func (b *budget) takes(bytes int) bool {
+	if b.made += bytes; b.made > maxMade && b.err == nil {
+		b.err = errMade
 	}
 	return b.err != nil
 }

@@ -31,33 +31,35 @@ const instructionsPerStep = 40
 // guardOnce is global because OPA's table of built-ins is. This package is OPA's only importer.
 var guardOnce sync.Once
 
-// guardBuiltins puts the bounds before OPA's built-ins. It must be called before anything is evaluated.
+// guardBuiltins puts the bounds before and behind OPA's built-ins. It must be called before anything is evaluated.
 func guardBuiltins() {
 	guardOnce.Do(func() {
 		programs := &programs{}
-		for name, check := range map[string]func(*call) error{
+		checks := map[string]func(*call) error{
 			"regex.match":                      func(c *call) error { return c.regexp(0, 1) },
 			"regex.find_n":                     func(c *call) error { return errors.Join(c.atMost(1, maxSearched), c.regexp(0, 1)) },
 			"regex.find_all_string_submatch_n": func(c *call) error { return errors.Join(c.atMost(1, maxSearched), c.regexp(0, 1)) },
 			"regex.split":                      func(c *call) error { return errors.Join(c.atMost(1, maxSearched), c.regexp(0, 1)) },
 			"regex.replace":                    func(c *call) error { return errors.Join(c.atMost(0, maxSearched), c.grows(0, 2), c.regexp(1, 0)) },
 			"replace":                          func(c *call) error { return c.grows(0, 2) },
-			"concat":                           func(c *call) error { return c.grows(0, 1) },
+			"concat":                           func(c *call) error { return errors.Join(c.grows(0, 1), c.light()) },
 			"yaml.unmarshal":                   func(c *call) error { return c.atMost(0, maxYAML) },
 			"yaml.is_valid":                    func(c *call) error { return c.atMost(0, maxYAML) },
-			"sprintf":                          func(c *call) error { return c.widths(0) },
+			"sprintf":                          func(c *call) error { return errors.Join(c.widths(0), c.light()) },
 			"net.cidr_contains_matches":        func(c *call) error { return errors.Join(c.members(0), c.members(1)) },
 			"mul":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
 			"div":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
 			"rem":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
-		} {
-			inner := topdown.GetBuiltin(name)
-			topdown.RegisterBuiltinFunc(name, func(b topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
-				if err := check(&call{b, operands, programs}); err != nil {
-					return err
-				}
-				return inner(b, operands, iter)
-			})
+		}
+		for _, b := range capabilities().Builtins {
+			check, inner := checks[b.Name], topdown.GetBuiltin(b.Name)
+			if check == nil && deep[b.Name] {
+				check = (*call).light
+			}
+			if inner != nil && (check != nil || makes(b)) {
+				ast.BuiltinMap[b.Name].CanSkipBctx = false // the budget is in the context
+				topdown.RegisterBuiltinFunc(b.Name, guarded(inner, check, makes(b), programs))
+			}
 		}
 		topdown.RegisterBuiltinFunc("glob.match", func(b topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
 			matched, err := (&call{b, operands, programs}).glob()
@@ -67,6 +69,31 @@ func guardBuiltins() {
 			return iter(ast.InternedTerm(matched))
 		})
 	})
+}
+
+// guarded is a built-in that is called after check, if there is one, and whose result, if it makes one, is counted.
+func guarded(inner topdown.BuiltinFunc, check func(*call) error, makes bool, programs *programs) topdown.BuiltinFunc {
+	return func(b topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
+		if check != nil {
+			if err := check(&call{b, operands, programs}); err != nil {
+				return err
+			}
+		}
+		budget, ok := b.Cancel.(*budget)
+		if !ok || !makes {
+			return inner(b, operands, iter)
+		}
+		return inner(b, operands, func(result *ast.Term) error {
+			if budget.takes(size(result.Value)) {
+				return halt("the evaluation has no memory left")
+			}
+			return iter(result)
+		})
+	}
+}
+
+func halt(message string) error {
+	return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Message: message}}
 }
 
 // call is one call of a built-in.
@@ -163,7 +190,7 @@ func (c *call) regexp(pattern, text int) error {
 func (c *call) spend(p *program, text int) error {
 	b, ok := c.context.Cancel.(*budget)
 	if ok && b.spend(p.size*(len(c.text(text))+1)/instructionsPerStep) {
-		return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Message: "the evaluation has no steps left"}}
+		return halt("the evaluation has no steps left")
 	}
 	return nil
 }

@@ -58,6 +58,9 @@ func decision(result topdown.QueryResult, rules []outcome) (Decision, error) {
 		if list.Len() == 0 {
 			continue
 		}
+		if weight(list.Elem(0).Value, maxResult) > maxResult {
+			return Decision{}, fmt.Errorf("%s: has more than the %d bytes allowed", o.name, maxResult)
+		}
 		if err := o.read(list.Elem(0).Value, &d); err != nil {
 			return Decision{}, fmt.Errorf("%s: %w", o.name, err)
 		}
