@@ -16,7 +16,7 @@ import (
 // share it, and half of the file descriptors, because a client's connection may need one to an upstream.
 func withLocalLimits(c BootstrapConfig) BootstrapConfig {
 	if c.MaxHeap == 0 {
-		if memory := memoryLimit(os.DirFS("/")); memory > 0 {
+		if memory := Memory(); memory > 0 {
 			c.MaxHeap = memory / 2
 		}
 	}
@@ -42,6 +42,9 @@ func fileLimit() uint64 {
 	}
 	return limit.Max
 }
+
+// Memory is how many bytes this process may use: the machine's, or its control group's when that is less. 0 when unknown.
+func Memory() uint64 { return memoryLimit(os.DirFS("/")) }
 
 // memoryLimit is the least of the machine's memory and the control group's limit (version 2 or 1), in bytes. 0 when unknown.
 func memoryLimit(root fs.FS) uint64 {
