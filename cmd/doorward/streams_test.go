@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -204,6 +205,16 @@ func TestSignOutEndsOpenStreams(t *testing.T) {
 			t.Errorf("%s ended too: %v", name, err)
 		}
 	}
+
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(path, "session", "revoke", "--user", "bob@example.com", "--config", s.config()).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	bobSocket.endsWithin("a WebSocket whose session the operator revokes", 2*time.Second)
+	bobEvents.endsWithin("its event stream", 2*time.Second)
 }
 
 // follows asks over HTTP/2, as browsers do, and tells how the answer ended.
