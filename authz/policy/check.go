@@ -21,7 +21,7 @@ func checkRefs(c *ast.Compiler, n *names) (problems config.Problems) {
 			case !ok:
 			case ref.HasPrefix(ast.DefaultRootRef):
 				if missing := missingPrefix(c, n.documents, ref); missing != nil {
-					message := fmt.Sprintf("there is no %s%s", missing, didYouMean(missing.String(), n.near(missing)))
+					message := fmt.Sprintf("there is no %s%s", missing, n.meant(missing))
 					problems = append(problems, config.Problem{Position: position(t.Location), Message: message})
 				}
 			default:

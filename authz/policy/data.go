@@ -19,8 +19,9 @@ const maxDocuments = 1000
 type documents struct {
 	root  any // map[string]any, merged of all files; nil once sealed
 	files []dataFile
-	left  int        // values that may be added
-	value ast.Object // set by seal
+	left  int               // values that may be added
+	value ast.Object        // set by seal
+	other map[string]string // JSON and YAML files that are not read, by their names without extension
 	sums  map[string][sha256.Size]byte
 }
 
@@ -33,7 +34,7 @@ type dataFile struct {
 }
 
 func newDocuments() *documents {
-	return &documents{root: map[string]any{}, left: config.MaxDataValues, sums: map[string][sha256.Size]byte{}}
+	return &documents{root: map[string]any{}, left: config.MaxDataValues, other: map[string]string{}, sums: map[string][sha256.Size]byte{}}
 }
 
 // add parses a file and merges it in, at a path. Objects are merged; nothing else may be given twice.
@@ -203,6 +204,15 @@ func (d *documents) names(ref ast.Ref) (names []string) {
 	}
 	object.Foreach(func(k, _ *ast.Term) { names = append(names, ref.Append(k).String()) })
 	return names
+}
+
+// unread says that a file has the name of what a reference does not find, and is not read; "" when there is none.
+func (d *documents) unread(ref ast.Ref) string {
+	name, _ := ref[len(ref)-1].Value.(ast.String)
+	if file := d.other[string(name)]; file != "" {
+		return fmt.Sprintf("; %s is not read: only files named data.json, data.yaml and data.yml are", file)
+	}
+	return ""
 }
 
 // sum is a hash of the content at a reference, however the files write it; the same for documents that have nothing there.

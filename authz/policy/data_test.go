@@ -170,6 +170,9 @@ func TestDataFaults(t *testing.T) {
 			"p.rego:3:10: there is no data.user; did you mean data.users?"},
 		{map[string]string{"p.rego": "package p\nimport data.users\nallow if users[input.user.id].x\nok if data.list[7]", "data.json": `{"users": {}, "list": []}`}, ``},
 
+		{map[string]string{"p.rego": "package p\nallow if data.users[input.user.id]", "users.yaml": "a: true"},
+			`p.rego:2:10: there is no data.users; users.yaml is not read: only files named data.json, data.yaml and data.yml are`},
+
 		{many, "1000/data.json:0:0: there are more than 1000 data documents; put more into each"},
 	} {
 		if _, got := loadDir(t, row.files); got != row.want {

@@ -63,16 +63,19 @@ func checkImports(modules map[string]*ast.Module, n *names) (problems config.Pro
 			}
 			problems = append(problems, config.Problem{
 				Position: position(i.Location),
-				Message:  fmt.Sprintf("there is no %s to import%s", ref, didYouMean(ref.String(), n.near(ref))),
+				Message:  fmt.Sprintf("there is no %s to import%s", ref, n.meant(ref)),
 			})
 		}
 	}
 	return problems
 }
 
-// near are the names that may have been meant by a reference to data that leads nowhere.
-func (n *names) near(ref ast.Ref) []string {
-	return append(n.documents.names(ref[:len(ref)-1]), n.data...)
+// meant ends what is said of a reference to data that leads nowhere: with the name that may have been meant, or the file.
+func (n *names) meant(ref ast.Ref) string {
+	if unread := n.documents.unread(ref); unread != "" {
+		return unread
+	}
+	return didYouMean(ref.String(), append(n.documents.names(ref[:len(ref)-1]), n.data...))
 }
 
 // exists says whether a reference leads to a package, a rule, into a rule's value, or to a data document.

@@ -121,6 +121,9 @@ func (r *reader) directory(path string, below []string) {
 	}
 	for _, e := range entries {
 		name, inner := e.Name(), below
+		if r.documents != nil && config.IsDocument(name) && !config.IsData(name) {
+			r.documents.other[strings.TrimSuffix(name, filepath.Ext(name))] = filepath.Join(path, name)
+		}
 		if strings.HasPrefix(name, ".") || !(r.wanted(name) || config.IsData(name) || e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
 			continue
 		}
