@@ -33,11 +33,10 @@ type bundleServer struct {
 	private string
 	public  []byte
 
-	mu       sync.Mutex
-	archive  []byte
-	down     bool
-	answers  map[int]int // by status
-	lastETag string      // that was sent
+	mu      sync.Mutex
+	archive []byte
+	down    bool
+	answers map[int]int // by status
 }
 
 func newBundleServer(t *testing.T) *bundleServer {
