@@ -66,12 +66,19 @@ func (s *Sessions) idle(ctx context.Context, session *Session) (bool, error) {
 			return true, nil
 		}
 	}
+	s.uses.note(id, now) // before it is in the queue, whose reader looks it up
 	select {
 	case s.uses.queue <- id:
-		s.uses.note(id, now)
 	default:
+		s.uses.forget(id) // so that the next use is written
 	}
 	return false, nil
+}
+
+func (u *uses) forget(id [16]byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.last, id)
 }
 
 func (u *uses) note(id [16]byte, at time.Time) {
