@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"time"
@@ -134,7 +133,7 @@ func startBench(ctx context.Context, group *errgroup.Group, as, dir string, sess
 	if as == noopEdge {
 		return &benchReady{}, p.serveStock(ctx, c)
 	}
-	debug.SetGCPercent(gcPercent)
+	tuneCollector()
 	if err := p.listen(ctx, group, c); err != nil {
 		return nil, err
 	}

@@ -93,6 +93,7 @@ func (f *loggingFlags) logger() (log *slog.Logger, flush func(), err error) {
 // serve runs both planes until ctx ends. What is in edge runs in front of them: it is started once the sockets are open, and when ctx
 // ends it is waited for before the planes stop answering it.
 func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func(context.Context) error) error {
+	tuneCollector()
 	p, err := open(ctx, c, log)
 	if err != nil {
 		return err
