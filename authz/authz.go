@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"doorward/authz/bearer"
 	"doorward/authz/policy"
 	"doorward/authz/session"
 	"doorward/authz/token"
@@ -24,6 +25,12 @@ import (
 type SessionFinder interface {
 	Find(ctx context.Context, cookie, host string) (*session.Session, error)
 	Ticket(found *session.Session) string
+}
+
+// BearerFinder finds whose a bearer token is on a route that takes some: bearer.Finder is one. An error that wraps bearer.ErrInvalid says that the
+// token is good for nothing there; any other error that it cannot be known.
+type BearerFinder interface {
+	Find(ctx context.Context, token string, a *bearer.Allowed) (*session.Session, error)
 }
 
 // Minter signs identity JWTs. KeyID names the key that the next Mint uses.
@@ -38,9 +45,10 @@ const (
 	decisionBytes   = 64 << 20
 )
 
-// Config is what a Server needs. All fields but Decisions and Now are required.
+// Config is what a Server needs. All fields but Bearer, Decisions and Now are required.
 type Config struct {
 	Sessions  SessionFinder
+	Bearer    BearerFinder // routes that take bearer tokens answer 503 when nil
 	Tokens    Minter
 	Pages     *web.Pages
 	Log       *slog.Logger     // has what does not work

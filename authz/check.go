@@ -3,8 +3,10 @@ package authz
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"doorward/authz/bearer"
 	"doorward/authz/policy"
 	"doorward/authz/session"
 )
@@ -26,7 +28,7 @@ type verdict struct {
 	route    *route           // nil when the route is not known
 	session  *session.Session // nil without a session
 	hash     string           // of the session's id
-	lacks    string           // what a session lacks that the browser has, and that is as none for this route; "" for nothing
+	lacks    string           // what a session lacks that the client has, and that is as none for this route; "" for nothing
 	decision policy.Decision
 	metadata []byte  // the policy's, for Envoy's access log
 	jwt      *minted // nil when the upstream gets none
@@ -67,14 +69,19 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.route.edge.proxied && req.clientIP == req.peer {
 		req.clientIP = "" // the nearest proxy's own: it did not say whom it speaks for
 	}
-	if v.session, v.cause = s.find(ctx, req); v.cause != nil {
+	if v.session, v.cause = s.find(ctx, req, v.route); errors.Is(v.cause, bearer.ErrInvalid) {
+		return v.because(unauthenticated, v.cause)
+	} else if v.cause != nil {
 		return v.because(unavailable, v.cause)
 	}
 	if v.session != nil {
 		v.hash = session.HashID(v.session.ID)
-		if v.lacks = v.route.unmet(v.session, s.Now()); v.lacks != "" {
+		if v.lacks = v.route.unmet(v.session, s.Now(), req.bearer); v.lacks != "" {
 			v.session = nil
 		}
+	}
+	if v.lacks != "" && req.bearer {
+		return v.stranger() // a program that says who it is is never taken for a stranger whom the policy might let in
 	}
 	in := input(v.route, req, v.session, v.hash)
 	if v = v.judge(ctx, s.decisions, in); v.route.shadow != nil {
@@ -134,8 +141,14 @@ func (v verdict) because(o outcome, cause error) verdict {
 // lastMoment of a session is too short for a JWT that an upstream would still accept.
 const lastMoment = time.Second
 
-// find returns the request's session, or nil when it has none.
-func (s *Server) find(ctx context.Context, req *request) (*session.Session, error) {
+// find returns the request's session, or nil when it has none. Where the route takes bearer tokens, one counts alone: a cookie beside it, which
+// browsers add by themselves, is not looked at, whatever the token turns out to be.
+func (s *Server) find(ctx context.Context, req *request, r *route) (*session.Session, error) {
+	if r.bearer != nil {
+		if token, there := req.bearerToken(); there {
+			return s.findBearer(ctx, token, r)
+		}
+	}
 	if req.cookie == "" {
 		return nil, nil
 	}
@@ -148,6 +161,27 @@ func (s *Server) find(ctx context.Context, req *request) (*session.Session, erro
 	}
 	return found, err
 }
+
+// findBearer returns the session that a bearer token stands for.
+func (s *Server) findBearer(ctx context.Context, token string, r *route) (*session.Session, error) {
+	switch {
+	case s.Bearer == nil:
+		return nil, errNoBearer
+	case token == "":
+		return nil, errBearerForm
+	}
+	found, err := s.Bearer.Find(ctx, token, r.bearer)
+	if err == nil && found.Expires.Sub(s.Now()) < lastMoment {
+		return nil, errBearerOver
+	}
+	return found, err
+}
+
+var (
+	errNoBearer   = errors.New("bearer tokens cannot be looked up here")
+	errBearerForm = fmt.Errorf("%w: there are several Authorization headers, or what is in it is not written as a token is", bearer.ErrInvalid)
+	errBearerOver = fmt.Errorf("%w: it expires at this moment", bearer.ErrInvalid)
+)
 
 // input is what the policy may read. It holds references, no copies: policies cannot change it.
 func input(r *route, req *request, s *session.Session, hash string) *policy.Input {

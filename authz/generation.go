@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"doorward/authz/bearer"
 	"doorward/authz/config"
 	"doorward/authz/policy"
 	"doorward/authz/session"
@@ -38,7 +39,8 @@ type route struct {
 	heavy    *gate
 	plain    []plainHeader // identity headers beside the JWT
 	demand   session.Demand
-	shadow   *route // the same with the shadow policy in the policy's place; nil without one
+	bearer   *bearer.Allowed // nil when the route takes no bearer tokens
+	shadow   *route          // the same with the shadow policy in the policy's place; nil without one
 }
 
 // edge is what all routes of one configuration share.
@@ -94,6 +96,12 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		plain:    plainHeaders(r),
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
+	if r.Bearer != nil {
+		made.bearer = &bearer.Allowed{Route: r.Name, ServiceTokens: r.Bearer.ServiceTokens}
+		if made.reads != nil {
+			made.reads[headerAuthorization] = true
+		}
+	}
 	if r.ShadowPolicy == "" {
 		return made, nil
 	}
@@ -120,8 +128,13 @@ func issuers(idps config.IDPs) map[string]string {
 }
 
 // unmet says what a session lacks for the route; "" when it is good. A session of a provider that is no longer configured is good for
-// nothing.
-func (r *route) unmet(s *session.Session, now time.Time) string {
+// nothing. Which bearer tokens a route takes says its key bearer, not idp.
+func (r *route) unmet(s *session.Session, now time.Time, token bool) string {
+	if token {
+		demand := r.demand
+		demand.Providers = nil
+		return demand.Unmet(s, now)
+	}
 	if r.edge.issuers != nil && r.edge.issuers[s.Provider] != s.Issuer {
 		return "the session's provider is no longer configured"
 	}

@@ -15,6 +15,9 @@ var ownHeaders = []string{
 	"accept", "connection", "cookie", headerClientIP, "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
 }
 
+// headerAuthorization is sent where some route takes bearer tokens, or a policy reads it.
+const headerAuthorization = "authorization"
+
 // headerClientIP is Envoy's word about the client behind the trusted hops; the source address is that of the nearest proxy. What a client
 // sends under this name is gone before.
 const headerClientIP = "x-envoy-external-address"

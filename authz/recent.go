@@ -188,7 +188,7 @@ func (s *Server) Lacks(route string, found *session.Session) string {
 	if r == nil {
 		return ""
 	}
-	return r.unmet(found, s.Now())
+	return r.unmet(found, s.Now(), false)
 }
 
 // Subject is who a session stands for, as policies see it.

@@ -31,6 +31,7 @@ type request struct {
 	mapped          bool   // a header map was there
 	headers         []header
 	cookie          string // the value of our cookie, "" without one
+	bearer          bool   // the Authorization header is a bearer token for Doorward: nobody else sees it
 	question        string // all of it, encoded
 	bodyLimit       string // contextBody
 }
@@ -116,6 +117,38 @@ func (r *request) findCookie() error {
 	return nil
 }
 
+// bearerToken returns the token of a request that has an Authorization header with the scheme Bearer (RFC 6750, section 2.1), and takes the header
+// out of everybody else's sight. The token is "" when it is not written as one must be, and when there are several such headers: one could be
+// checked and the other used.
+func (r *request) bearerToken() (token string, there bool) {
+	lines := 0
+	for _, h := range r.headers {
+		if h.name != headerAuthorization {
+			continue
+		}
+		lines++
+		scheme, rest, _ := strings.Cut(h.value, " ")
+		if strings.EqualFold(scheme, "bearer") {
+			token, r.bearer = strings.Trim(rest, " "), true
+		}
+	}
+	if lines > 1 || !tokenText(token) {
+		token = ""
+	}
+	return token, r.bearer
+}
+
+// tokenText says whether a text has the form b64token (RFC 6750, section 2.1).
+func tokenText(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/=", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // cookies yields name and value of each pair of a Cookie header (RFC 6265, section 4.2.1).
 func cookies(value string) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
@@ -136,7 +169,7 @@ func (r *request) visible(name string) (string, bool) {
 	var value string
 	found := false
 	for _, h := range r.headers {
-		if h.name != name {
+		if h.name != name || r.bearer && name == headerAuthorization {
 			continue
 		}
 		v := h.value

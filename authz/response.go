@@ -40,6 +40,9 @@ func allow(req *request, v verdict) permission {
 	if v.jwt == nil {
 		p.remove = append(p.remove, v.route.withoutIdentity(v.decision.Headers)...)
 	}
+	if req.bearer && !v.setsAuthorization() {
+		p.remove = append(p.remove, headerAuthorization)
+	}
 	switch cookie, change := req.upstreamCookie(); {
 	case change && cookie == "":
 		p.remove = append(p.remove, "cookie")
@@ -47,6 +50,15 @@ func allow(req *request, v verdict) permission {
 		p.cookie = cookie
 	}
 	return p
+}
+
+// setsAuthorization says whether the policy or the route puts something else into the place of the client's Authorization. Envoy takes headers away
+// after it has set others.
+func (v *verdict) setsAuthorization() bool {
+	if _, set := v.decision.Headers[headerAuthorization]; set {
+		return true
+	}
+	return v.jwt != nil && slices.ContainsFunc(v.route.plain, func(h plainHeader) bool { return h.name == headerAuthorization })
 }
 
 // upstreamCookie returns the Cookie header without our cookies, and whether it differs from what the client sent.
@@ -110,7 +122,11 @@ func (s *Server) stranger(req *request, v verdict) denial {
 	if v.lacks != "" {
 		message = "sign in again to use this"
 	}
+	if req.bearer {
+		message = "the bearer token is not good here"
+	}
 	switch {
+	case req.bearer: // a program, whatever its other headers say
 	case r.Unauthenticated == config.Forbidden:
 		return s.fault(req, 403, "Forbidden", "This is not open to you without a session.", "Sign in first.")
 	case r.Unauthenticated != config.Unauthorized && req.navigation():
@@ -121,11 +137,11 @@ func (s *Server) stranger(req *request, v verdict) denial {
 		}}
 	case req.frame():
 		d := s.fault(req, 401, "Sign in", "You are not signed in.", "Open this address in a window of its own to sign in.")
-		d.header["www-authenticate"] = challenge(v)
+		d.header["www-authenticate"] = challenge(req, v)
 		return d
 	}
 	d := problem(req, 401, "unauthenticated", message)
-	d.header["www-authenticate"] = challenge(v)
+	d.header["www-authenticate"] = challenge(req, v)
 	return d
 }
 
@@ -148,10 +164,13 @@ func (r *route) signIn(back string) string {
 }
 
 // challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it. To a session that is not good enough it says
-// what the route asks for (RFC 9470, section 3).
-func challenge(v verdict) string {
+// what the route asks for (RFC 9470, section 3), and of a token that is not good that it is not (RFC 6750, section 3.1).
+func challenge(req *request, v verdict) string {
 	text := fmt.Sprintf("Bearer realm=%q", v.route.host)
-	if v.lacks == "" {
+	switch {
+	case v.lacks == "" && req.bearer:
+		return text + `, error="invalid_token"`
+	case v.lacks == "":
 		return text
 	}
 	text += `, error="insufficient_user_authentication"`

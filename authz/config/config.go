@@ -198,12 +198,13 @@ type Route struct {
 	PolicyBodyBytes     uint32                    `yaml:"policy_body_bytes"` // of a request's body that a policy which reads it is shown; 8192 by default
 	AllowAnonymous      bool                      `yaml:"allow_anonymous"`
 	Unauthenticated     Unauthenticated           `yaml:"unauthenticated"`
-	IDP                 Names                     `yaml:"idp"`                   // names of the providers whose users may come; none means all
-	MaxAge              Duration                  `yaml:"max_age"`               // how long ago the provider may have asked for credentials; 0s means any time
-	ACRValues           Names                     `yaml:"acr_values"`            // authentication classes of which the session must have one; none means any
-	Claims              Names                     `yaml:"claims"`                // in the identity JWT: the provider's by name or path, and those of StandardClaims; nil means all of the latter
-	IdentityHeaders     map[string]IdentityHeader `yaml:"identity_headers"`      // for upstreams that read no JWT: header -> "${claim}"
-	PassIdentityHeaders *bool                     `yaml:"pass_identity_headers"` // nil means true
+	IDP                 Names                     `yaml:"idp"`                      // names of the providers whose users may come; none means all
+	MaxAge              Duration                  `yaml:"max_age"`                  // how long ago the provider may have asked for credentials; 0s means any time
+	ACRValues           Names                     `yaml:"acr_values"`               // authentication classes of which the session must have one; none means any
+	Claims              Names                     `yaml:"claims"`                   // in the identity JWT: the provider's by name or path, and those of StandardClaims; nil means all of the latter
+	IdentityHeaders     map[string]IdentityHeader `yaml:"identity_headers"`         // for upstreams that read no JWT: header -> "${claim}"
+	PassIdentityHeaders *bool                     `yaml:"pass_identity_headers"`    // nil means true
+	Bearer              *Bearer                   `yaml:"bearer" json:",omitempty"` // bearer tokens that the route takes; nil means none, and Authorization is the application's
 
 	PrefixRewrite            string `yaml:"prefix_rewrite"` // in the place of the matched prefix or path
 	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`
@@ -234,6 +235,11 @@ type Route struct {
 	Source Position `yaml:"-"` // where the route stands
 
 	contents string // hash of the certificates and keys that the route names: part of its revision
+}
+
+// Bearer says which tokens of programs a route takes (RFC 6750). At least one kind is on.
+type Bearer struct {
+	ServiceTokens bool `yaml:"service_tokens"` // those that `doorward token create` makes for the route
 }
 
 // Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.

@@ -34,6 +34,8 @@ func (c *checker) idps(p place) {
 		switch {
 		case i > 0 && !at.has("name"):
 			c.add(at.key("name"), "required for every provider but the first; routes name it, and the ids of its users begin with it")
+		case idp.Name == serviceProvider:
+			c.add(at.key("name"), "%q begins the ids of service tokens; choose another name", idp.Name)
 		case seen[idp.Name]:
 			c.add(at.key("name"), "%q is the name of another provider too; give each its own", shorten(idp.Name))
 		}

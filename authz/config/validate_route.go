@@ -36,6 +36,7 @@ func (c *checker) route(p place, r *Route) {
 	c.match(p, r)
 	c.access(p, r)
 	c.demands(p, r)
+	c.bearer(p, r)
 	c.identityHeaders(p, r)
 	c.claims(p, r)
 	c.rewrite(p, r)

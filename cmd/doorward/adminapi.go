@@ -23,6 +23,7 @@ func (p *planes) adminAPI(ctx context.Context) admin.Config {
 	maps.Copy(handlers, p.keyHandlers())
 	maps.Copy(handlers, p.sessionHandlers())
 	handlers["POST /v1/seal/rotate"] = http.HandlerFunc(p.seal.rotate)
+	maps.Copy(handlers, p.tokenHandlers())
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
 		Handlers: handlers,

@@ -12,10 +12,11 @@ import (
 // sessions and the pages, and everything else nothing of ours but the configuration and the store. Each large library has one importer.
 func TestImportsRunOneWay(t *testing.T) {
 	allowed := map[string][]string{
-		"doorward/authz":                 {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/policy", "doorward/authz/session", "doorward/authz/token", "doorward/authz/web", "doorward/authz/login", "doorward/authz/store", "doorward/authz/stream", "doorward/authz/admin"},
+		"doorward/authz":                 {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/policy", "doorward/authz/session", "doorward/authz/token", "doorward/authz/web", "doorward/authz/login", "doorward/authz/store", "doorward/authz/stream", "doorward/authz/admin", "doorward/authz/bearer"},
 		"doorward/authz/admin":           {"doorward/authz/config", "doorward/authz/decision", "doorward/authz/store"},
 		"doorward/authz/login":           {"doorward/authz/config", "doorward/authz/session", "doorward/authz/store", "doorward/authz/web"},
 		"doorward/authz/stream":          {"doorward/authz/session"},
+		"doorward/authz/bearer":          {"doorward/authz/config", "doorward/authz/session", "doorward/authz/store"},
 		"doorward/authz/bundle":          {"doorward/authz/config"},
 		"doorward/authz/policy":          {"doorward/authz/config", "doorward/policies"},
 		"doorward/envoy":                 {"doorward/xds"},

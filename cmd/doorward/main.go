@@ -6,6 +6,7 @@
 //	doorward policy test                    run the tests of policies; more under doorward policy
 //	doorward key list                       the keys that sign; more under doorward key
 //	doorward session list                   who is signed in; revoke ends sessions
+//	doorward token create NAME              tokens for programs; list and revoke are beside it
 //	doorward envoy bootstrap                print what an Envoy is started with
 package main
 
@@ -48,6 +49,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), sealCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), tokenCommand(), sealCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

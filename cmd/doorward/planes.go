@@ -15,6 +15,7 @@ import (
 
 	"doorward/authz"
 	"doorward/authz/admin"
+	"doorward/authz/bearer"
 	"doorward/authz/config"
 	"doorward/authz/decision"
 	"doorward/authz/login"
@@ -41,6 +42,7 @@ type planes struct {
 	store     *bolt.Store
 	seal      *seal
 	sessions  *session.Sessions
+	bearer    *bearer.Finder
 	ring      *token.Ring
 	decisions *decision.Log
 	authz     *authz.Server
@@ -131,11 +133,16 @@ func (p *planes) build(sealer *session.Sealer) error {
 	if err != nil {
 		return err
 	}
-	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Tokens: p.ring, Pages: pages, Log: p.log, Decisions: p.decisions})
+	service, err := bearer.NewServiceTokens(bearer.Config{Store: p.store, Sealer: sealer, Log: p.log})
 	if err != nil {
 		return err
 	}
-	p.streams, err = stream.New(stream.Config{Sessions: p.sessions, Limit: p.maxStreams, Log: p.log})
+	p.bearer = &bearer.Finder{Service: service}
+	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: pages, Log: p.log, Decisions: p.decisions})
+	if err != nil {
+		return err
+	}
+	p.streams, err = stream.New(stream.Config{Sessions: everybody{p.sessions, p.bearer}, Limit: p.maxStreams, Log: p.log})
 	if err != nil {
 		return err
 	}

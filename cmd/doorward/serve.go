@@ -111,6 +111,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 		return err
 	}
 	group.Go(func() error { return p.sessions.Run(inner) })
+	group.Go(func() error { return p.bearer.Service.Run(inner) })
 	group.Go(func() error { return p.ring.Run(inner) })
 	group.Go(func() error { return p.login.Run(inner) })
 	group.Go(func() error { return p.keepSeal(inner) })

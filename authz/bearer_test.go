@@ -1,0 +1,189 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"doorward/authz/bearer"
+	"doorward/authz/config"
+	"doorward/authz/session"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+)
+
+// programs are sessions by their token.
+type programs map[string]*session.Session
+
+func (p programs) Find(_ context.Context, token string, a *bearer.Allowed) (*session.Session, error) {
+	if token == "broken" {
+		return nil, errors.New("the store cannot be asked")
+	}
+	if s := p[token]; s != nil && a.ServiceTokens {
+		return s, nil
+	}
+	return nil, bearer.ErrInvalid
+}
+
+// takesTokens is a route that does, and its door. Of the programs, robot is staff and drone is not.
+func takesTokens(t *testing.T, change func(*config.Route)) *door {
+	r := routeTo(t, "grafana", "grafana")
+	r.Bearer = &config.Bearer{ServiceTokens: true}
+	if change != nil {
+		change(&r)
+	}
+	d := newDoor(t, map[string]string{"grafana.rego": rego, "open.rego": "package open\n\nallow := true\n", "header.rego": headerPolicy}, r)
+	over := someone("over", "staff")
+	over.Expires = time.Now().Add(lastMoment / 2)
+	d.Bearer = programs{"robot": someone("service:robot", "staff"), "drone": someone("service:drone"), "over": over}
+	return d
+}
+
+// headerPolicy shows what a policy sees of Authorization.
+const headerPolicy = `package header
+
+allow := true
+
+headers := {"x-seen": object.get(input.request.headers, "authorization", "nothing")}
+`
+
+const authorization = "authorization"
+
+func TestBearer(t *testing.T) {
+	const invalid = `Bearer realm="grafana.example.com", error="invalid_token"`
+	for _, row := range []struct {
+		name      string
+		change    func(*config.Route)
+		headers   []string
+		want      int
+		challenge string
+	}{
+		{"a good token", nil, []string{authorization, "Bearer robot"}, 200, ""},
+		{"the scheme in other letters, and two spaces", nil, []string{authorization, "bEARER  robot"}, 200, ""},
+		{"a token that the policy does not allow", nil, []string{authorization, "Bearer drone"}, 403, ""},
+		{"an unknown token", nil, []string{authorization, "Bearer mallory"}, 401, invalid},
+		{"an unknown token of a navigation", nil, append([]string{authorization, "Bearer mallory"}, navigation...), 401, invalid},
+		{"an unknown token beside a good cookie", nil, []string{authorization, "Bearer mallory", cookie, signedIn("alice")}, 401, invalid},
+		{"an unknown token where strangers are let in", func(r *config.Route) { r.Policy, r.AllowAnonymous = "open", true }, []string{authorization, "Bearer mallory"}, 401, invalid},
+		{"an unknown token where strangers get 403", func(r *config.Route) { r.Unauthenticated = config.Forbidden }, []string{authorization, "Bearer mallory"}, 401, invalid},
+		{"no token where strangers are let in", func(r *config.Route) { r.Policy, r.AllowAnonymous = "open", true }, nil, 200, ""},
+		{"a good token beside a cookie of somebody who may not", nil, []string{authorization, "Bearer robot", cookie, signedIn("bob")}, 200, ""},
+		{"a token that may not beside a cookie that may", nil, []string{authorization, "Bearer drone", cookie, signedIn("alice")}, 403, ""},
+		{"a token that ends now", nil, []string{authorization, "Bearer over"}, 401, invalid},
+		{"no token in the header", nil, []string{authorization, "Bearer"}, 401, invalid},
+		{"two headers", nil, []string{authorization, "Bearer robot", authorization, "Bearer robot"}, 401, invalid},
+		{"a bearer token and another scheme", nil, []string{authorization, "Bearer robot", authorization, "Basic eDp5"}, 401, invalid},
+		{"two tokens in one header", nil, []string{authorization, "Bearer robot, Bearer drone"}, 401, invalid},
+		{"letters that no token has", nil, []string{authorization, "Bearer röbot"}, 401, invalid},
+		{"bytes that are no text", nil, []string{authorization, "Bearer \xff"}, 401, invalid},
+		{"another scheme, and nobody", nil, []string{authorization, "Basic eDp5"}, 401, `Bearer realm="grafana.example.com"`},
+		{"another scheme beside a cookie", nil, []string{authorization, "Basic eDp5", cookie, signedIn("alice")}, 200, ""},
+		{"the store is down", nil, []string{authorization, "Bearer broken"}, 503, ""},
+		{"a route that takes none", func(r *config.Route) { r.Bearer = nil }, []string{authorization, "Bearer robot"}, 401, `Bearer realm="grafana.example.com"`},
+		{"a route that takes none, beside a cookie", func(r *config.Route) { r.Bearer = nil }, []string{authorization, "Bearer mallory", cookie, signedIn("alice")}, 200, ""},
+		{"a route that asks for a fresh sign-in", func(r *config.Route) { r.MaxAge = config.Duration(time.Hour) }, []string{authorization, "Bearer robot"}, 401,
+			`Bearer realm="grafana.example.com", error="insufficient_user_authentication", max_age="3600"`},
+		{"that, where strangers are let in", func(r *config.Route) {
+			r.Policy, r.AllowAnonymous, r.MaxAge = "open", true, config.Duration(time.Hour)
+		}, append([]string{authorization, "Bearer robot"}, navigation...), 401,
+			`Bearer realm="grafana.example.com", error="insufficient_user_authentication", max_age="3600"`},
+		{"a route for one provider's users", func(r *config.Route) { r.IDP = config.Names{"partners"} }, []string{authorization, "Bearer robot"}, 200, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := takesTokens(t, row.change)
+			response := d.check(d.ask(row.headers...))
+			if got := status(response); got != row.want {
+				t.Errorf("status %d, want %d", got, row.want)
+			}
+			if got := headerOf(response.GetDeniedResponse().GetHeaders(), "www-authenticate"); got != row.challenge {
+				t.Errorf("challenge %q, want %q", got, row.challenge)
+			}
+			if strings.Contains(d.log.String(), "Bearer ") || strings.Contains(d.log.String(), "mallory") {
+				t.Errorf("the token is in the log: %s", d.log)
+			}
+		})
+	}
+}
+
+func TestBearerWithoutAFinderDenies(t *testing.T) {
+	d := takesTokens(t, nil)
+	d.Bearer = nil
+	if got := status(d.check(d.ask(authorization, "Bearer robot"))); got != 503 {
+		t.Errorf("status %d, want 503", got)
+	}
+}
+
+// TestBearerDoesNotReachTheUpstream: nor a policy; an Authorization that is none of Doorward's business reaches both.
+func TestBearerDoesNotReachTheUpstream(t *testing.T) {
+	removed := func(ok *authv3.OkHttpResponse) bool { return slices.Contains(ok.GetHeadersToRemove(), authorization) }
+	asHeader := map[string]config.IdentityHeader{"Authorization": {Values: []config.Template{"Bearer ${jwt}"}}}
+	for _, row := range []struct {
+		name    string
+		change  func(*config.Route)
+		value   string
+		removed bool
+		set     string // the beginning of what is put in its place
+		seen    string
+	}{
+		{"a bearer token", nil, "Bearer robot", true, "", "nothing"},
+		{"another scheme", nil, "Basic eDp5", false, "", "Basic eDp5"},
+		{"a route that takes none", func(r *config.Route) { r.Bearer = nil }, "Bearer robot", false, "", "Bearer robot"},
+		{"the identity JWT in its place", func(r *config.Route) { r.IdentityHeaders = asHeader }, "Bearer robot", false, "Bearer jwt iss=", "nothing"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := takesTokens(t, func(r *config.Route) {
+				r.Policy = "header"
+				if row.change != nil {
+					row.change(r)
+				}
+			})
+			ask := d.ask(authorization, row.value)
+			if !strings.HasPrefix(row.value, "Bearer") || row.seen != "nothing" {
+				ask = d.ask(authorization, row.value, cookie, signedIn("alice"))
+			}
+			ok := d.check(ask).GetOkResponse()
+			if removed(ok) != row.removed {
+				t.Errorf("taken away: %v, want %v", !row.removed, row.removed)
+			}
+			if got := headerOf(ok.GetHeaders(), authorization); !strings.HasPrefix(got, row.set) || row.set == "" && got != "" {
+				t.Errorf("in its place is %q", got)
+			}
+			if got := headerOf(ok.GetHeaders(), "x-seen"); got != row.seen {
+				t.Errorf("the policy saw %q, want %q", got, row.seen)
+			}
+		})
+	}
+}
+
+func TestBearerIsTheUser(t *testing.T) {
+	d := takesTokens(t, nil)
+	ok := d.check(d.ask(authorization, "Bearer robot", cookie, "a=1; "+signedIn("bob"))).GetOkResponse()
+	if got := headerOf(ok.GetHeaders(), "x-pomerium-jwt-assertion"); !strings.Contains(got, "sub=service:robot ") {
+		t.Errorf("the assertion is %q", got)
+	}
+	if got := headerOf(ok.GetHeaders(), cookie); got != "a=1" {
+		t.Errorf("the upstream's cookies are %q", got)
+	}
+	if log := d.log.String(); !strings.Contains(log, `"subject":"service:robot"`) || !strings.Contains(log, session.HashID("service:robot")) {
+		t.Errorf("the record does not say who: %s", log)
+	}
+}
+
+// TestEnvoySendsAuthorizationWhereRoutesTakeTokens, and a route that takes them does not decide without it.
+func TestEnvoySendsAuthorizationWhereRoutesTakeTokens(t *testing.T) {
+	if d := takesTokens(t, func(r *config.Route) { r.Bearer = nil }); slices.Contains(d.g.Headers(), authorization) {
+		t.Error("it is sent although no route takes tokens")
+	}
+	d := takesTokens(t, nil)
+	if !slices.Contains(d.g.Headers(), authorization) {
+		t.Error("it is not sent")
+	}
+	d.g.Sending("", ownHeaders)
+	d.Adopt(d.g)
+	if got := status(d.check(d.ask(cookie, signedIn("alice")))); got != 503 {
+		t.Errorf("status %d when Envoy did not send it, want 503", got)
+	}
+}
