@@ -23,6 +23,8 @@ const (
 	providerTimeout  = 10 * time.Second // of one exchange with the provider
 	providerBody     = 1 << 20          // bytes of one answer of the provider
 	discoveryFresh   = time.Hour        // after which discovery is repeated in the background
+	answeredLately   = 5 * time.Second  // how old a good answer may be for a browser to be sent to the provider
+	answersWithin    = 3 * time.Second  // how long a browser waits for a newer one
 	discoveryBackoff = 10 * time.Second // longest wait between two failed discoveries
 )
 
@@ -61,16 +63,8 @@ type metadata struct {
 // get returns what is known of the configured provider. It waits for discovery only when there was no good answer yet, and then for as
 // long as ctx lives. After a failure it answers with the same error until it is time to try again.
 func (ps *providers) get(ctx context.Context, idp config.IDP) (*metadata, error) {
-	key := providerKey{idp.Issuer.String(), idp.CAFile}
-	ps.mu.Lock()
-	p := ps.known[key]
-	if p == nil {
-		p = &provider{}
-		ps.known[key] = p
-	}
-	ps.mu.Unlock()
-
-	running, m, err := p.state(ps, key)
+	p, key := ps.of(idp)
+	running, m, err := p.state(ps, key, discoveryFresh)
 	if m != nil || running == nil {
 		return m, err
 	}
@@ -83,13 +77,51 @@ func (ps *providers) get(ctx context.Context, idp config.IDP) (*metadata, error)
 	}
 }
 
-// state returns the last good answer, or the discovery to wait for, or the error to give. It starts a discovery when one is due.
-func (p *provider) state(ps *providers, key providerKey) (chan struct{}, *metadata, error) {
+// answering is get for a browser that is to be sent to the provider: whoever does not answer us has a page of ours shown in place of the
+// browser's own error. A provider that is only slow is left to the browser.
+func (ps *providers) answering(ctx context.Context, idp config.IDP) (*metadata, error) {
+	p, key := ps.of(idp)
+	running, m, _ := p.state(ps, key, answeredLately)
+	if running != nil && m != nil {
+		select {
+		case <-running:
+		case <-time.After(answersWithin):
+			return m, nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("discovery of %s: %w", key.issuer, ctx.Err())
+		}
+	}
+	if m, err := ps.get(ctx, idp); m == nil {
+		return nil, err
+	}
+	_, m, err := p.result()
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// of is what is known of the configured provider.
+func (ps *providers) of(idp config.IDP) (*provider, providerKey) {
+	key := providerKey{idp.Issuer.String(), idp.CAFile}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.known[key]
+	if p == nil {
+		p = &provider{}
+		ps.known[key] = p
+	}
+	return p, key
+}
+
+// state returns the last good answer, or the discovery to wait for, or the error to give. It starts a discovery when one is
+// due: when the last good answer is older than fresh, or after a failure its time has come.
+func (p *provider) state(ps *providers, key providerKey, fresh time.Duration) (chan struct{}, *metadata, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	wait := min(time.Second<<min(p.failures, 10)/2, discoveryBackoff) // 1 s, 2 s, 4 s, ...
 	if p.failures == 0 {
-		wait = discoveryFresh
+		wait = fresh
 	}
 	if p.running == nil && (p.tried.IsZero() || ps.now().Sub(p.tried) >= wait) {
 		p.running = make(chan struct{})

@@ -44,9 +44,12 @@ func TestProviderDown(t *testing.T) {
 	if got := b.get(wiki + "/"); got.body != "application for alice at /" {
 		t.Errorf("who is signed in does not stay so: %d %s", got.StatusCode, got.text())
 	}
-	stranger := w.browser().step(auth + prefix + "/sign_in?return=%2F")
-	if got := stranger.next(t); !strings.HasPrefix(got, w.issuer+"/authorize?") {
-		t.Errorf("the last good answer was not kept: %s", got)
+	stranger := w.browser()
+	stranger.shows("down again", stranger.step(auth+prefix+"/sign_in?return=%2F"), 503, down...)
+	w.down.Store(false)
+	w.offset.Add(int64(time.Second))
+	if got := stranger.step(auth + prefix + "/sign_in?return=%2F").next(t); !strings.HasPrefix(got, w.issuer+"/authorize?") {
+		t.Errorf("when it is back again: %s", got)
 	}
 }
 

@@ -90,7 +90,7 @@ func (h *Handler) restore(v *visit) {
 
 // start sends the browser to a provider.
 func (h *Handler) start(v *visit, idp config.IDP, a attempt) {
-	p, err := h.providers.get(v.r.Context(), idp)
+	p, err := h.providers.answering(v.r.Context(), idp)
 	if err != nil {
 		h.providerDown(v, idp, err, &a)
 		return

@@ -54,7 +54,11 @@ type benchReady struct {
 
 // benchMain is the child's main function. Its last arguments are the directory with its configuration and how many sessions it makes.
 func benchMain(as string) {
-	if err := serveBench(as); err != nil {
+	run := serveBench
+	if as == sessionsMade || as == sessionsFound {
+		run = benchSessionsMain
+	}
+	if err := run(as); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
