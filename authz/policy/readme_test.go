@@ -32,6 +32,11 @@ var readmeOutcomes = map[string][]struct{ who, request, want string }{
 		{"viewers", "DELETE /x", `deny`},
 		{"admins", "DELETE /x", `allow`},
 	},
+	"envoy.authz": {
+		{"stranger", "GET /people/1", `allow headers {"x-checked":"yes"}`},
+		{"stranger", "POST /people", `deny status 404 body "There is no such page."`},
+		{"sales", "GET /other", `deny status 404 body "There is no such page."`},
+	},
 	"legacy": {
 		{"a b", "GET /", `allow headers {"x-webauth-groups":"a,b","x-webauth-user":"u@example.com"}`},
 		{"unverified a", "GET /", `deny`},
@@ -127,7 +132,7 @@ func tryListing(t *testing.T, block string) {
 // readmeInput is a request of somebody: a stranger, an address, or somebody at u@example.com with these groups.
 func readmeInput(who, request string) *Input {
 	method, path, _ := strings.Cut(request, " ")
-	in := &Input{Request: Request{Method: method, Path: path}}
+	in := &Input{Request: Request{Method: method, Path: path, Target: path}}
 	groups, unverified := strings.CutPrefix(who, "unverified ")
 	switch {
 	case who == "stranger":
@@ -158,6 +163,10 @@ func said(d Decision) string {
 	if !d.Allow {
 		for _, reason := range d.Reasons {
 			add(" ", reason)
+		}
+		if d.OwnDenial() {
+			add(" status ", d.Status)
+			add(" body ", d.Body)
 		}
 		return line
 	}
