@@ -47,7 +47,7 @@ func TestAttributes(t *testing.T) {
 				"size": int64(-1), "protocol": "HTTP/2", "body": `{"a": 1}`, "rawBody": "AP8=",
 			},
 		},
-		"contextExtensions":    {"route": "grafana", "revision": "0123456789abcdef", "other": "x"},
+		"contextExtensions":    {"route": "grafana", "revision": "0123456789abcdef", "other": "x", "body": "8192"},
 		"metadataContext":      {"filterMetadata": map[string]any{"jwt": map[string]any{"n": 1.5, "l": []any{nil, true}}}},
 		"routeMetadataContext": {},
 		"tlsSession":           {"sni": host},
@@ -169,8 +169,8 @@ func TestPartialBodies(t *testing.T) {
 	} {
 		m := full()
 		m.Attributes.Request.Http.Body, m.Attributes.Request.Http.RawBody = row.body, row.raw
-		if row.limit != "" {
-			m.Attributes.ContextExtensions["body"] = row.limit
+		if m.Attributes.ContextExtensions["body"] = row.limit; row.limit == "" {
+			delete(m.Attributes.ContextExtensions, "body")
 		}
 		for name, value := range row.headers {
 			h := m.Attributes.Request.Http.HeaderMap

@@ -144,3 +144,74 @@ func TestPluginInputHasNoneOfOurs(t *testing.T) {
 		t.Errorf("the policy sees %s", text)
 	}
 }
+
+// TestObjectsDeny has denials in the form that OPA's Envoy plugin gives them; strangers are not asked to sign in where the policy answers.
+func TestObjectsDeny(t *testing.T) {
+	for _, row := range []struct {
+		name, object string
+		headers      []string
+		status       int
+		header       map[string]string
+		body         string // "" is an empty one
+	}{
+		{"status and text", `{"allowed": false, "http_status": 401, "body": "who?", "headers": {"www-authenticate": "Basic"}}`, nil, 401, map[string]string{"www-authenticate": "Basic", "content-type": "text/plain; charset=utf-8"}, "who?"},
+		{"a type of its own", `{"allowed": false, "body": "{}", "headers": {"content-type": "application/json"}}`, nil, 403, map[string]string{"content-type": "application/json"}, "{}"},
+		{"a redirect", `{"allowed": false, "http_status": 302, "headers": {"location": "https://example.com/"}}`, navigation, 302, map[string]string{"location": "https://example.com/"}, ""},
+		{"the answer to a preflight", `{"allowed": false, "http_status": 204, "body": "left out", "headers": {"access-control-allow-origin": "https://example.com"}}`, nil, 204, map[string]string{"access-control-allow-origin": "https://example.com"}, ""},
+		{"no form", `{"allowed": false}`, navigation, 302, map[string]string{"location": "/.pomerium/sign_in?return=%2Fd%2Fx%3Fa%3D1"}, ""},
+		{"what is for the upstream stays here", `{"allowed": false, "http_status": 403, "body": "no", "response_headers_to_add": {"x-r": "r"}, "request_headers_to_remove": ["x"]}`, nil, 403, map[string]string{"x-r": ""}, "no"},
+		{"the identity header", `{"allowed": true, "headers": {"X_Pomerium-Jwt-Assertion": "x"}}`, nil, 403, nil, "{\"error\":\"denied\",\"message\":\"The policy of this address does not work. Its operator finds the cause under the decision id.\",\"decision_id\":\"1b4e28ba-2fa1-11d2-883f-0016d3cca427\"}\n"},
+		{"the identity header, removed", `{"allowed": true, "request_headers_to_remove": ["x-pomerium-jwt-assertion"]}`, navigation, 403, nil, "*"},
+	} {
+		r := routeTo(t, "grafana", "p")
+		r.AllowAnonymous = true
+		d := newDoor(t, map[string]string{"p.rego": "package p\nallow := " + row.object}, r)
+		answer := d.check(d.ask(row.headers...))
+		denied := answer.GetDeniedResponse()
+		if status(answer) != row.status || row.body != "*" && denied.GetBody() != row.body {
+			t.Errorf("%s: status %d, body %q", row.name, status(answer), denied.GetBody())
+		}
+		for name, want := range row.header {
+			if got := headerOf(denied.GetHeaders(), name); got != want {
+				t.Errorf("%s: %s is %q, want %q", row.name, name, got, want)
+			}
+		}
+	}
+}
+
+// TestBodiesThatWereNotSent: a policy that reads the body does not take a body that Envoy was not told to send for none.
+func TestBodiesThatWereNotSent(t *testing.T) {
+	r := routeTo(t, "grafana", "p")
+	r.AllowAnonymous = true
+	d := newDoor(t, map[string]string{"p.rego": "package p\nallow if not input.parsed_body.bad", "q.rego": "package q\nallow := true"}, r)
+	for _, row := range []struct {
+		limit, body string
+		want        int
+	}{
+		{"", `{"bad": true}`, 503},
+		{"", "", 503},
+		{"none", "", 200},
+		{"8192", `{"good": true}`, 200},
+		{"8192", `{"bad": true}`, 401},
+	} {
+		question := d.ask("content-type", "application/json").question()
+		question.Attributes.Request.Http.Body = row.body
+		if row.limit != "" {
+			question.Attributes.ContextExtensions["body"] = row.limit
+		}
+		if got := status(d.put(question)); got != row.want {
+			t.Errorf("limit %q, body %s: status %d, want %d", row.limit, row.body, got, row.want)
+		}
+	}
+	if !d.g.Body("grafana") || d.g.Body("none") {
+		t.Error("bodies are asked for other routes, or not for this one")
+	}
+	r.Policy, r.ShadowPolicy = "q", "p"
+	d.adopt(map[string]string{"p.rego": "package p\nallow if not input.parsed_body.bad", "q.rego": "package q\nallow := true"}, r)
+	if !d.g.Body("grafana") {
+		t.Error("the shadow policy reads the body, and it is not asked for")
+	}
+	if got := status(d.check(d.ask())); got != 200 {
+		t.Errorf("a body that only the shadow policy reads was not sent: status %d, want 200", got)
+	}
+}

@@ -213,6 +213,9 @@ func (s *Server) ownDenial(req *request, v verdict) denial {
 		d = s.ordinary(req, v, v.decision.Reasons)
 		d.status = cmp.Or(v.decision.Status, d.status)
 	}
+	if d.status == 204 || d.status == 304 {
+		d.body = nil // such an answer ends with its headers (RFC 9112, section 6.3)
+	}
 	return d
 }
 

@@ -29,7 +29,7 @@ func full() *authv3.CheckRequest {
 			}},
 		}},
 		TlsSession:        &authv3.AttributeContext_TLSSession{Sni: host},
-		ContextExtensions: map[string]string{"route": "grafana", "revision": "0123456789abcdef", "other": "x"},
+		ContextExtensions: map[string]string{"route": "grafana", "revision": "0123456789abcdef", "other": "x", "body": "8192"},
 	}}
 }
 
@@ -60,6 +60,7 @@ func same(r *request, m *authv3.CheckRequest) bool {
 	return r.method == h.GetMethod() && r.target == h.GetPath() && r.authority == h.GetHost() && r.scheme == h.GetScheme() &&
 		r.sni == a.GetTlsSession().GetSni() && r.clientIP == a.GetSource().GetAddress().GetSocketAddress().GetAddress() &&
 		r.route == a.GetContextExtensions()["route"] && r.revision == a.GetContextExtensions()["revision"] &&
+		r.bodyLimit == a.GetContextExtensions()["body"] &&
 		r.mapped == (h.GetHeaderMap() != nil) && slices.Equal(r.headers, lines)
 }
 

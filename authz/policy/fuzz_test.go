@@ -97,3 +97,35 @@ func FuzzDecide(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParsed: whatever a client sends as path, body and certificate, the parts that are made of it are made or refused, and the cache does not
+// take one request for another.
+func FuzzParsed(f *testing.F) {
+	p := compilePackage(f, `allow if {
+			input.parsed_path
+			input.parsed_query
+			not input.truncated_body
+		}
+		claims := {"body": input.parsed_body, "headers": input.attributes.request.http.headers}
+		deny contains input.client_certificate.subject`)
+	f.Add("/a%2Fb?x=1", "application/json", `{"a": [1e3, null]}`, "", "%2D")
+	f.Add("/", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=a\r\n\r\nb\r\n--x--", "9", "")
+	f.Add("/%zz", "application/x-www-form-urlencoded", "a=%zz&;", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+	f.Fuzz(func(t *testing.T, target, kind, body, length, certificate string) {
+		c := NewCache(16, 1<<20)
+		for _, body := range []string{body, body + " "} {
+			in := withHeaders(alice(), map[string]string{headerContentType: kind, headerContentLength: length})
+			in.Request.Target = target
+			in.Request.Attribute = func(name string) (map[string]any, error) {
+				return map[string]map[string]any{"request": {"http": map[string]any{"body": body}}, "source": {"certificate": certificate}}[name], nil
+			}
+			want := p.Decide(t.Context(), in)
+			if got := c.Decide(t.Context(), p, in); differs(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if want.Err != nil && (want.Allow || strings.Contains(want.Err.Error(), "panicked")) {
+				t.Errorf("an error comes with %+v", want)
+			}
+		}
+	})
+}
