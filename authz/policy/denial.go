@@ -17,7 +17,7 @@ const (
 	maxRedirect = 4 << 10
 	maxBody     = 16 << 10
 	maxMetadata = 16 << 10   // bytes of JSON
-	ownMetadata = "doorward" // the name under which authz says whose open stream a request is
+	ownMetadata = "doorward" // begins the names under which authz says whose open stream a request is, and who is there
 	maxRemoved  = 64         // names
 )
 
@@ -167,8 +167,10 @@ func readMetadata(v ast.Value, d *Decision) (err error) {
 	if d.Metadata, _, err = jsonObject(v, maxMetadata); err != nil {
 		return err
 	}
-	if _, taken := d.Metadata[ownMetadata]; taken {
-		return fmt.Errorf("%q is Doorward's own name: choose another", ownMetadata)
+	for name := range d.Metadata {
+		if name == ownMetadata || strings.HasPrefix(name, ownMetadata+".") {
+			return fmt.Errorf("%q is Doorward's own name: choose another", name)
+		}
 	}
 	return nil
 }

@@ -63,6 +63,7 @@ func TestFaultsInOwnDenialsDeny(t *testing.T) {
 		{`body := concat("", [sprintf("%0200d", [i]) | some i in numbers.range(1, 100)])`, `body: 20000 bytes are more than the 16384 allowed`},
 		{`metadata := input.user.name`, `metadata: must be an object, not a string`},
 		{`metadata := {"tier": "free", "doorward": "nobody"}`, `metadata: "doorward" is Doorward's own name: choose another`},
+		{`metadata := {"doorward.identity": {"x-groups": {"0": "admins\r\nx-user: root"}}}`, `metadata: "doorward.identity" is Doorward's own name: choose another`},
 		{`metadata := {input.user.claims.level: 1}`, `metadata: must have strings as names, and one is a number`},
 		{`metadata := {"x": concat("", [sprintf("%0200d", [i]) | some i in numbers.range(1, 100)])}`, `metadata: 20008 bytes of JSON are more than the 16384 allowed`},
 		{`remove_headers := input.user.name`, `remove_headers: must be a set or an array of names, not a string`},
