@@ -94,6 +94,7 @@ type door struct {
 	ctx    context.Context
 
 	timeout time.Duration // of an evaluation, on a machine that is busy with other tests
+	header  string        // of the identity JWT
 }
 
 func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *door {
@@ -102,7 +103,7 @@ func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *d
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{t: t, timeout: 10 * time.Second, minter: new(plainMinter), log: new(strings.Builder), ctx: t.Context()}
+	d := &door{t: t, timeout: 10 * time.Second, header: "X-Pomerium-Jwt-Assertion", minter: new(plainMinter), log: new(strings.Builder), ctx: t.Context()}
 	d.Server, err = New(Config{
 		Sessions: people{
 			"alice": someone("alice", "staff"), "bob": someone("bob", "viewers"), "leaver": someone("leaver", "staff", "leave"), "nobody": someone(""),
@@ -135,7 +136,7 @@ func (d *door) adoptWaiting(bundles []string, sources map[string]string, routes 
 		d.t.Fatal(err)
 	}
 	d.g, err = Build(&config.Config{
-		Routes: routes, JWT: config.JWT{Header: "X-Pomerium-Jwt-Assertion"}, Paths: config.Paths{Prefix: "/.pomerium"},
+		Routes: routes, JWT: config.JWT{Header: d.header}, Paths: config.Paths{Prefix: "/.pomerium"},
 	}, set)
 	if err != nil {
 		d.t.Fatal(err)
@@ -532,6 +533,11 @@ func TestTokensAreReusedForTheSameContentOnly(t *testing.T) {
 	d.check(d.ask(cookie, signedIn("alice")))
 	if d.minter.minted != 2 {
 		t.Errorf("a changed session got the old token")
+	}
+	d.header = "X-Identity"
+	d.adopt(map[string]string{"grafana.rego": rego}, routeTo(t, "grafana", "grafana"))
+	if got := d.check(d.ask(cookie, signedIn("alice"))).GetOkResponse().GetHeaders(); headerOf(got, "x-identity") == "" || headerOf(got, "x-pomerium-jwt-assertion") != "" {
+		t.Errorf("with another jwt.header, the upstream gets %v", got)
 	}
 }
 

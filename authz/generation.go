@@ -38,6 +38,7 @@ type route struct {
 	tally    *tally // shared by all revisions of the route
 	heavy    *gate
 	plain    []plainHeader // identity headers beside the JWT
+	token    string        // names all of this that a prepared token depends on: the revision, and the JWT's header, which is no part of it
 	demand   session.Demand
 	bearer   *bearer.Allowed // nil when the route takes no bearer tokens
 	shadow   *route          // the same with the shadow policy in the policy's place; nil without one
@@ -94,6 +95,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		tally:    new(tally),
 		heavy:    new(gate),
 		plain:    plainHeaders(r),
+		token:    revision + " " + shared.header,
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
 	if r.Bearer != nil {

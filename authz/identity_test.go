@@ -69,13 +69,26 @@ func TestIdentityHeaders(t *testing.T) {
 func TestIdentityHeadersWithLines(t *testing.T) {
 	r := routeTo(t, "grafana", "p")
 	r.IdentityHeaders = map[string]config.IdentityHeader{"Impersonate-Group": {Values: []config.Template{"${groups}", "${sub}", "${absent}"}, Each: true}, "X-None": {Values: []config.Template{"${absent}"}, Each: true}}
-	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow := true\n\nmetadata := {\"doorward.identity\": {\"impersonate-group\": {\"0\": \"system:masters\"}}, \"tier\": 1}\n"}, r)
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow := true\n\nmetadata := {\"tier\": 1}\n"}, r)
 	d.Sessions.(people)["alice"] = someone("alice", "staff", "a,b", "x\ny")
 	for range 2 { // made, and reused
 		response := d.check(d.ask(cookie, signedIn("alice")))
 		text, err := json.Marshal(response.GetDynamicMetadata().AsMap())
 		if want := `{"doorward.identity":{"impersonate-group":{"0":"staff","1":"a,b","2":"alice"},"x-none":{}},"tier":1}`; err != nil || string(text) != want {
 			t.Errorf("got %s, want %s", text, want)
+		}
+	}
+}
+
+// Nobody but Doorward says what those lines are, also where it has nothing to say.
+func TestPolicyMayNotSayIdentityHeaders(t *testing.T) {
+	r := routeTo(t, "grafana", "p")
+	r.AllowAnonymous = true
+	r.IdentityHeaders = map[string]config.IdentityHeader{"Impersonate-Group": {Values: []config.Template{"${groups}"}, Each: true}}
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow := true\n\nmetadata := {\"doorward.identity\": {\"impersonate-group\": {\"0\": \"a\\r\\nx-user: root\"}}}\n"}, r)
+	for _, headers := range [][]string{nil, {cookie, signedIn("alice")}} {
+		if response := d.check(d.ask(headers...)); status(response) != 403 || response.GetDynamicMetadata() != nil {
+			t.Errorf("got %v", response)
 		}
 	}
 }

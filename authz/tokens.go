@@ -12,7 +12,7 @@ import (
 
 // mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
 func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*minted, error) {
-	key := tokenKey{found.ID, found.Version, r.Name, r.revision, s.Tokens.KeyID(), d.ClaimsDigest}
+	key := tokenKey{found.ID, found.Version, r.Name, r.token, s.Tokens.KeyID(), d.ClaimsDigest}
 	now := s.Now()
 	if m, ok := s.minted.get(key, now); ok {
 		return m, nil
@@ -51,14 +51,14 @@ func (s *Server) weigh(r *route, jwt string) {
 	}
 }
 
-// tokenKey has everything that a token's content depends on.
+// tokenKey has everything that a token and the headers that carry it depend on.
 type tokenKey struct {
-	session  string
-	version  uint64
-	route    string
-	revision string
-	key      string
-	claims   string // digest of the policy's
+	session string
+	version uint64
+	route   string
+	made    string // route.token
+	key     string
+	claims  string // digest of the policy's
 }
 
 // minted is a token as it goes into answers.
