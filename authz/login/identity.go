@@ -158,9 +158,16 @@ func merge(claims, more map[string]any) {
 		}
 	}
 	verified, says := more["email_verified"]
-	if _, said := claims["email_verified"]; says && !said && (!has || email == more["email"]) {
+	if _, said := claims["email_verified"]; says && !said && (!has || sameText(email, more["email"])) {
 		claims["email_verified"] = verified
 	}
+}
+
+// sameText says whether two claims are one text. What is no text is the same as nothing.
+func sameText(a, b any) bool {
+	one, isText := a.(string)
+	other, isToo := b.(string)
+	return isText && isToo && one == other
 }
 
 // newSession reads the claims. The subject becomes the user's id: as it is for the first provider, behind the provider's name for every other, since

@@ -147,18 +147,14 @@ func (h *Handler) refreshed(ctx context.Context, c *Settings, idp config.IDP, m 
 		return session.Session{}, err
 	}
 	if !hasID {
-		kept := maps.Clone(s.User.Claims)
-		maps.Copy(kept, claims)
-		claims = kept
+		claims = renewed(s.User.Claims, claims)
 	}
 	if err := h.overage(idp, s.Subject, claims); err != nil {
 		return session.Session{}, err
 	}
 	claims["sub"] = s.Subject
 	fresh := h.newSession(c, idp, claims)
-	if fresh.AuthTime.IsZero() {
-		fresh.AuthTime = s.AuthTime
-	}
+	fresh.AuthTime = s.AuthTime // a refresh asks nobody for credentials
 	if fresh.ACR == "" {
 		fresh.ACR = s.ACR
 	}
@@ -170,6 +166,16 @@ func (h *Handler) refreshed(ctx context.Context, c *Settings, idp config.IDP, m 
 		fresh.Tokens.ID = raw
 	}
 	return fresh, nil
+}
+
+// renewed are the claims of before with the fresh ones in their places. Whether an e-mail is verified was said of that e-mail alone.
+func renewed(before, fresh map[string]any) map[string]any {
+	all := maps.Clone(before)
+	if _, given := fresh["email"]; given && !sameText(fresh["email"], before["email"]) {
+		delete(all, "email_verified")
+	}
+	maps.Copy(all, fresh)
+	return all
 }
 
 func checkRefreshed(id *oidc.IDToken, claims map[string]any, client string, s *session.Session, access string) error {

@@ -115,6 +115,45 @@ func TestRefreshByUserinfo(t *testing.T) {
 	}
 }
 
+// Nobody has verified an e-mail that is new, and that nothing says so of.
+func TestRefreshedEmailIsNotVerifiedByTheOneBefore(t *testing.T) {
+	for _, row := range []struct {
+		userinfo map[string]any
+		email    string
+		verified bool
+	}{
+		{map[string]any{"email": "alice@example.com"}, "alice@example.com", true},
+		{map[string]any{"email": "root@example.com"}, "root@example.com", false},
+		{map[string]any{"email": "root@example.com", "email_verified": true}, "root@example.com", true},
+	} {
+		f := newRefreshing(t)
+		f.claims["email_verified"] = true
+		b := f.browser()
+		b.get(grafana + "/")
+		f.userinfo = change(map[string]any{"sub": "alice"}, row.userinfo)
+		f.offset.Add(int64(10 * time.Minute))
+		f.due(t)
+		if s := b.session(grafana); s == nil || s.User.Email != row.email || s.User.EmailVerified != row.verified {
+			t.Errorf("%v: got %+v", row.userinfo, s)
+		}
+	}
+}
+
+// A refresh is no sign-in: a route that asks for a recent one asks for it again.
+func TestRefreshDoesNotMakeASignInRecent(t *testing.T) {
+	f := newRefreshing(t)
+	delete(f.claims, "sid")
+	b := f.browser()
+	b.get(grafana + "/")
+	before := b.session(grafana)
+	f.offset.Add(int64(10 * time.Minute))
+	f.claims["auth_time"], f.claims["groups"] = f.h.Now().Unix(), []string{"operations"}
+	f.due(t)
+	if s := b.session(grafana); s == nil || s.Version == before.Version || !s.AuthTime.Equal(before.AuthTime) {
+		t.Errorf("got %+v, signed in at %s", s, before.AuthTime)
+	}
+}
+
 func TestRefusedRefreshEndsTheSession(t *testing.T) {
 	f := newRefreshing(t)
 	b := f.browser()
