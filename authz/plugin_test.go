@@ -23,9 +23,10 @@ claims := {"input": object.remove(input, ["user", "session", "request", "route",
 `
 
 // TestPluginInput holds the input against what OPA's Envoy plugin makes of the same question, field by field. The files of testdata/plugin were
-// made once by RequestToInput in the plugin's envoyauth/request.go, in the form that it has since it reads x-envoy-auth-partial-body and gives
-// source_principal; "fails" is where that returns an error, which denies. The plugin is given Envoy's map of headers; we are given the
-// same headers in their raw form, of which the plugin would show another field. A captured request shows the same again.
+// made once, outside of this module, by a transcription of RequestToInput (envoyauth/request.go and protomap.go, version 3 of Envoy's API,
+// without descriptors of gRPC messages) in the form that it has since it reads x-envoy-auth-partial-body and gives source_principal. No release
+// of the plugin itself was run. "fails" is where RequestToInput returns an error, which denies. The plugin is given Envoy's map of headers; we
+// are given the same headers in their raw form, of which the plugin would show another field. A captured request shows the same again.
 func TestPluginInput(t *testing.T) {
 	p := onePolicy(t, readsAll)
 	files, err := filepath.Glob(filepath.Join("testdata", "plugin", "*.json"))
