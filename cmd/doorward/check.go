@@ -167,7 +167,7 @@ func (r report) print(w io.Writer, format string) error {
 	default:
 		fmt.Fprintf(&b, "%s: good, %d routes on %d hosts, checksum %s\n", r.File, r.Routes, r.Hosts, short(r.Checksum))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, onScreen(b.String()))
 	return err
 }
 

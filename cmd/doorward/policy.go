@@ -104,7 +104,7 @@ func refuse(w io.Writer, format, what string, err error) error {
 		return errReported
 	}
 	for _, p := range found {
-		fmt.Fprintln(w, p)
+		fmt.Fprintln(w, onScreen(p.String()))
 	}
 	fmt.Fprintf(w, "%s: %s\n", what, count(len(found), "problem"))
 	return errReported

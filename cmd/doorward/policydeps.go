@@ -210,6 +210,6 @@ func (d deps) print(w io.Writer) error {
 	} else {
 		fmt.Fprintf(&b, "Envoy sends these headers: %s.\n", strings.Join(d.Headers, ", "))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, onScreen(b.String()))
 	return err
 }

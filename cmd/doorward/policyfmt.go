@@ -53,7 +53,7 @@ func (f policyFmt) run(w io.Writer, paths []string) error {
 		}
 	}
 	for _, err := range faults {
-		fmt.Fprintln(w, err)
+		fmt.Fprintln(w, onScreen(err.Error()))
 	}
 	if len(faults) > 0 || f.check && changed > 0 {
 		return errReported

@@ -105,7 +105,7 @@ func (t *policyTest) print(w io.Writer, report *policy.TestReport) error {
 		fmt.Fprintf(&b, ", %d skipped", report.Skipped)
 	}
 	fmt.Fprintf(&b, " (%v)\n", report.Took.Round(100*time.Microsecond))
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, onScreen(b.String()))
 	return err
 }
 

@@ -172,7 +172,7 @@ func (t tried) show(w io.Writer, format string) error {
 // onScreen replaces what a terminal would not show but obey: parts of requests and names are chosen by others.
 func onScreen(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && !unicode.IsPrint(r) {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
 			return unicode.ReplacementChar
 		}
 		return r
