@@ -99,7 +99,7 @@ type door struct {
 
 func newDoor(t *testing.T, sources map[string]string, routes ...config.Route) *door {
 	t.Helper()
-	pages, err := web.New()
+	pages, err := web.New(web.Brand{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func newCrowd(t *testing.T) *crowd {
 	now := func() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 	c.ring, err = token.Open(t.Context(), token.Config{Store: db, Sealer: c.sealer, ConsumerCache: time.Second, Now: now})
 	c.must(err)
-	pages, err := web.New()
+	pages, err := web.New(web.Brand{})
 	c.must(err)
 	c.Server, err = New(Config{Sessions: c.sessions, Tokens: c.ring, Pages: pages, Log: slog.New(slog.DiscardHandler), Now: now})
 	c.must(err)

@@ -20,6 +20,7 @@ type Config struct {
 	Session   Session  `yaml:"session"`
 	JWT       JWT      `yaml:"jwt"`
 	Paths     Paths    `yaml:"paths"`
+	Brand     Brand    `yaml:"brand"`
 	Edge      Edge     `yaml:",inline"`
 
 	DecisionLog DecisionLog `yaml:"decision_log"`

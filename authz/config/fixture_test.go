@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,7 +10,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"image"
+	"image/png"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,7 +43,20 @@ func newFixtures(t testing.TB) map[string]string {
 	files["fixtures/sec1.key"] = armour("EC PARAMETERS", []byte{6, 0}) + armour("EC PRIVATE KEY", sec1)
 	files["fixtures/garbled.key"] = armour("PRIVATE KEY", []byte("garbled"))
 	files["fixtures/garbled.pem"] = files["fixtures/app.pem"] + armour("CERTIFICATE", []byte("garbled"))
+	files["fixtures/logo.png"] = picture(t)
+	files["fixtures/broken.png"] = files["fixtures/logo.png"][:20]
+	files["fixtures/large.svg"] = `<svg xmlns="http://www.w3.org/2000/svg"><!--` + strings.Repeat("x", 64<<10) + `--></svg>`
 	return files
+}
+
+// picture is a small PNG.
+func picture(t testing.TB) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 2, 2))); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func ecKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {

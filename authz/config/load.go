@@ -90,7 +90,7 @@ func (l *loader) paths(p place, c *Config) {
 	if c.DataDir == "" {
 		c.DataDir = "data"
 	}
-	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.JWT.SigningKeyFile, &c.JWT.JWKSFile)
+	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.JWT.SigningKeyFile, &c.JWT.JWKSFile, &c.Brand.LogoFile)
 	if c.SocketDir == "" {
 		c.SocketDir = filepath.Join(c.DataDir, "run")
 	}

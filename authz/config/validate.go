@@ -42,6 +42,7 @@ func (c *checker) all() {
 	c.lifetimes()
 	c.signing(c.root.key("jwt"))
 	c.ownPaths(c.root.key("paths"))
+	c.brand(c.root.key("brand"))
 	c.edge()
 	c.names()
 	c.matches()

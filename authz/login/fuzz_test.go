@@ -54,7 +54,7 @@ func alone(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages, err := web.New()
+	pages, err := web.New(web.Brand{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ func (w *world) serve() {
 	w.settings.Store(settings)
 	w.h = w.must(New(Config{
 		Settings: func() Settings { return *w.settings.Load() }, Sessions: sessions, Store: db, Sealer: sealer,
-		Pages: w.must(web.New()).(*web.Pages), Log: slog.New(slog.NewTextHandler(&w.log, nil)), Now: now,
+		Pages: w.must(web.New(web.Brand{})).(*web.Pages), Log: slog.New(slog.NewTextHandler(&w.log, nil)), Now: now,
 	})).(*Handler)
 	w.front = httptest.NewTLSServer(http.HandlerFunc(w.envoy))
 	w.Cleanup(w.front.Close)

@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
+	"regexp"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -21,9 +24,9 @@ const (
 	maxGroups = 100
 )
 
-// Pages renders. It is immutable and safe for concurrent use.
+// Pages renders. It is safe for concurrent use.
 type Pages struct {
-	layout map[string]layout // by the name of the page's file
+	current atomic.Pointer[map[string]layout] // by the name of the page's file
 }
 
 // layout is one page's templates with the policy that fits them.
@@ -32,26 +35,39 @@ type layout struct {
 	policy   string // Content-Security-Policy
 }
 
-// New parses the templates.
-func New() (*Pages, error) {
+// logoURL is all that a logo may be. In the form that it has here it can stand in an attribute as it is.
+var logoURL = regexp.MustCompile(`^data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/]+=*$`)
+
+// New parses the templates for a brand.
+func New(b Brand) (*Pages, error) {
+	if b.Logo != "" && !logoURL.MatchString(b.Logo) {
+		return nil, errors.New("the logo of the pages is no data URL of a PNG, a JPEG or an SVG in base64")
+	}
 	style, err := files.ReadFile("page/style.css")
 	if err != nil {
 		return nil, fmt.Errorf("read the style of the pages: %w", err)
 	}
-	p := &Pages{layout: make(map[string]layout)}
+	layouts := make(map[string]layout)
 	for name, script := range map[string]string{
 		"denied": "", "user": "", "signed_out": "", "sign_out": "", "choose": "", "error": "", "continue": "",
 		"sign_in": "sign_in.js", "return": "return.js",
 	} {
-		if p.layout[name], err = parse(name, style, script); err != nil {
+		if layouts[name], err = parse(name, b, style, script); err != nil {
 			return nil, fmt.Errorf("page %q: %w", name, err)
 		}
 	}
+	p := new(Pages)
+	p.current.Store(&layouts)
 	return p, nil
 }
 
-// parse reads one page's templates. The style and the script are put in unchanged, so that their hashes hold.
-func parse(name string, style []byte, scriptFile string) (layout, error) {
+// Adopt makes the pages what next is now. Pages that are being rendered end as they began.
+func (p *Pages) Adopt(next *Pages) { p.current.Store(next.current.Load()) }
+
+// parse reads one page's templates. The style and the script are put in unchanged, so that their hashes hold; so is the logo, which would
+// otherwise be escaped again for every page. In an img element an SVG runs no script and loads nothing (SVG 2, section 2.2.2), and the
+// policy lets no image but one of the page itself be loaded.
+func parse(name string, b Brand, style []byte, scriptFile string) (layout, error) {
 	policy := "default-src 'none'; style-src " + source(style)
 	var script []byte
 	if scriptFile != "" {
@@ -61,13 +77,21 @@ func parse(name string, style []byte, scriptFile string) (layout, error) {
 		}
 		policy += "; script-src " + source(script)
 	}
+	var logo template.HTML
+	if b.Logo != "" {
+		logo = template.HTML(`<img class="logo" src="` + b.Logo + `" alt="">`)
+		policy += "; img-src data:"
+	}
 	t, err := template.New("layout.html").Funcs(template.FuncMap{
-		"style":  func() template.CSS { return template.CSS(style) },
-		"script": func() template.JS { return template.JS(script) },
-		"clip":   clip,
-		"first":  first,
-		"date":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"style":   func() template.CSS { return template.CSS(style) },
+		"script":  func() template.JS { return template.JS(script) },
+		"logo":    func() template.HTML { return logo },
+		"brand":   func() string { return b.Name },
+		"support": func() string { return b.Support },
+		"clip":    clip,
+		"first":   first,
+		"date":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	}).ParseFS(files, "page/layout.html", "page/"+name+".html")
 	return layout{t, policy + "; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"}, err
 }
@@ -128,7 +152,7 @@ func (p *Pages) Error(e Error) Page { return p.render("error", e.Status, e) }
 // render never fails on data: every template was executed in a test with every field. Should one fail all the same, the page says
 // no more than its status.
 func (p *Pages) render(name string, status int, data any) Page {
-	page := p.layout[name]
+	page := (*p.current.Load())[name]
 	var body bytes.Buffer
 	if err := page.template.Execute(&body, data); err != nil {
 		body.Reset()

@@ -1,12 +1,19 @@
 // Package web makes the pages that a person sees: denied, user, signed out, error, and the small ones of sign-in.
 //
 // Pages are rendered from embedded templates with html/template, ask for nothing from outside, and carry their own strict
-// Content-Security-Policy. Text that came from a provider, a policy or a client is escaped, isolated from the direction of the
+// Content-Security-Policy. They have the operator's name and logo where they are told them. Text that came from a provider, a policy or a client is escaped, isolated from the direction of the
 // text around it, and cut to a bounded length. The package decides nothing and reads no request: in particular it does not judge
 // the URLs that it is given.
 package web
 
 import "time"
+
+// Brand is whose pages they are. The zero value names nobody: then the host alone says where one is.
+type Brand struct {
+	Name    string
+	Logo    string // data URL in base64 of an image; "" for the sign of a door
+	Support string // URL, mailto: or https, behind "whoever runs this site"; "" for no link
+}
 
 // Person is who a page is shown to. The zero value is nobody.
 type Person struct {

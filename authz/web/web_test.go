@@ -24,7 +24,7 @@ var (
 
 func pages(t testing.TB) *Pages {
 	t.Helper()
-	p, err := New()
+	p, err := New(Brand{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,7 @@ type planes struct {
 	authz     *authz.Server
 	streams   *stream.Server
 	login     *login.Handler
+	pages     *web.Pages
 	xds       *xds.Server
 	ca        *cert.LocalCA
 	bundles   *bundles
@@ -129,8 +130,8 @@ func private(dir string) error {
 
 // build makes the servers.
 func (p *planes) build(sealer *session.Sealer) error {
-	pages, err := web.New()
-	if err != nil {
+	var err error
+	if p.pages, err = web.New(brand(p.loaded)); err != nil {
 		return err
 	}
 	service, err := bearer.NewServiceTokens(bearer.Config{Store: p.store, Sealer: sealer, Log: p.log})
@@ -138,7 +139,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 		return err
 	}
 	p.bearer = &bearer.Finder{Service: service}
-	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: pages, Log: p.log, Decisions: p.decisions})
+	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: p.pages, Log: p.log, Decisions: p.decisions})
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 	}
 	p.login, err = login.New(login.Config{
 		Settings: func() login.Settings { return *p.settings.Load() },
-		Sessions: p.sessions, Store: p.store, Sealer: sealer, Pages: pages, Log: p.log,
+		Sessions: p.sessions, Store: p.store, Sealer: sealer, Pages: p.pages, Log: p.log,
 	})
 	if err != nil {
 		return err
@@ -229,6 +230,7 @@ func (p *planes) ready(ctx context.Context, c *config.Config, used bundleVersion
 func (p *planes) install(ctx context.Context, c *config.Config, change *change) error {
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
+	p.pages.Adopt(change.pages)
 	p.idle.Store(int64(c.Session.IdleTimeout))
 	if change.decisions != nil {
 		p.decisions.Use(change.decisions)
@@ -258,6 +260,7 @@ type change struct {
 	resources  *xds.Resources
 	bundles    bundleVersions
 	settings   *login.Settings
+	pages      *web.Pages
 	decisions  *decision.Target // nil when decisions go where they went
 }
 
@@ -288,6 +291,9 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 		return nil, err
 	}
 	change.bundles = used
+	if change.pages, err = web.New(brand(c)); err != nil {
+		return nil, fmt.Errorf("%s: brand: %w", c.Path, err)
+	}
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
 		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
