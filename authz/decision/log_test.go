@@ -267,6 +267,24 @@ func TestMasking(t *testing.T) {
 	}
 }
 
+// A value that is masked is not to be read in another field either.
+func TestMaskedValuesElsewhere(t *testing.T) {
+	full := Record{
+		Kind: KindDecision, Outcome: "deny", Path: "/users/alice%40example.com/alice@example.com", ClientIP: "192.0.2.7", Subject: "a1", Email: "alice@example.com",
+		Reasons: []string{"late", "alice@example.com is no member"}, ShadowReasons: []string{"not from 192.0.2.7"}, Cause: `policy p: headers: "x-user": "alice@example.com,x" holds a comma`,
+	}
+	s := settings("off")
+	s.Mask = []string{"client_ip", "email", "subject"}
+	line := string(newLog(t, Config{Settings: s}).Append(nil, full))
+	records, _ := read(t, line)
+	if r := records[0]; strings.Contains(line, "alice") || strings.Contains(line, "192.0.2.7") || r.Reasons[1] != r.Email+" is no member" || r.Reasons[0] != "late" {
+		t.Errorf("got %s", line)
+	}
+	if full.Reasons[1] != "alice@example.com is no member" || full.ShadowReasons[0] != "not from 192.0.2.7" {
+		t.Error("masking changed the record itself")
+	}
+}
+
 func TestSlowSubscribersLoseRecordsAndAreTold(t *testing.T) {
 	l := newLog(t, Config{Settings: settings("off")})
 	all := l.Subscribe(func(*Record) bool { return true })

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -33,6 +35,7 @@ func (m *masker) apply(r *Record) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := *r
 	for _, name := range m.fields {
 		switch name {
 		case "client_ip":
@@ -49,6 +52,31 @@ func (m *masker) apply(r *Record) {
 			m.replace(name, &r.Subject)
 		case "reasons":
 			r.Reasons, r.ShadowReasons = m.all(name, r.Reasons), m.all(name, r.ShadowReasons)
+		}
+	}
+	hide(r, before.Email, r.Email)
+	hide(r, before.Subject, r.Subject)
+	hide(r, before.Session, r.Session)
+	hide(r, before.ClientIP, r.ClientIP)
+}
+
+// leastHidden is how long a value must be, in bytes, to be looked for in texts: a shorter one is found where it is not meant.
+const leastHidden = 4
+
+// hide replaces a value that was masked wherever else it stands: in the path, in a reason, in the cause, which quotes what a policy failed over.
+func hide(r *Record, value, masked string) {
+	if value == masked || len(value) < leastHidden {
+		return
+	}
+	for _, spelt := range []string{value, url.QueryEscape(value)} {
+		r.Path, r.Cause = strings.ReplaceAll(r.Path, spelt, masked), strings.ReplaceAll(r.Cause, spelt, masked)
+		for _, reasons := range []*[]string{&r.Reasons, &r.ShadowReasons} {
+			for i, reason := range *reasons {
+				if strings.Contains(reason, spelt) {
+					*reasons = slices.Clone(*reasons)
+					(*reasons)[i] = strings.ReplaceAll(reason, spelt, masked)
+				}
+			}
 		}
 	}
 }
