@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -254,6 +255,30 @@ func TestShadowPolicyNeverWaits(t *testing.T) {
 	}
 	if got := d.Shadows()["grafana"].Dropped.Load(); got != 5 {
 		t.Errorf("%d dropped, want 5", got)
+	}
+}
+
+// A few thousand large requests are no way to fill the memory by way of a shadow policy that is slow.
+func TestShadowPolicyHoldsSoManyBytes(t *testing.T) {
+	r := routeTo(t, "grafana", "grafana")
+	r.ShadowPolicy = "any_authenticated_user"
+	d := newDoor(t, map[string]string{"grafana.rego": rego}, r)
+	large := d.ask(cookie, signedIn("alice"), "x-large", strings.Repeat("x", 1<<20))
+	for range 40 {
+		d.check(large)
+	}
+	if got := d.Shadows()["grafana"].Dropped.Load(); got != 9 {
+		t.Errorf("%d dropped, want 9", got)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- d.Run(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); d.shadows.held.Load() > 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-ran; err != nil || d.shadows.held.Load() != 0 || d.Shadows()["grafana"].Evaluated.Load() != 31 {
+		t.Errorf("%d bytes are held for nothing, %v", d.shadows.held.Load(), err)
 	}
 }
 

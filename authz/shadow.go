@@ -8,19 +8,23 @@ import (
 	"doorward/authz/policy"
 )
 
-// shadowQueue is how many requests wait for their shadow policy. Beyond that they are counted and left out: the shadow never makes a request
-// wait.
-const shadowQueue = 1024
+// What waits for shadow policies at most. What is beyond it is counted and left out: the shadow never makes a request wait.
+const (
+	shadowQueue = 1024     // requests
+	shadowBytes = 32 << 20 // of them, with their bodies
+)
 
 // shadows evaluates the routes' shadow policies beside the real ones.
 type shadows struct {
 	queue  chan shadowed
-	counts sync.Map // route's name -> *ShadowCount; as many as there are routes with a shadow policy
+	held   atomic.Int64 // bytes of the requests that wait
+	counts sync.Map     // route's name -> *ShadowCount; as many as there are routes with a shadow policy
 }
 
 // shadowed is one request with what was really decided.
 type shadowed struct {
 	id   string
+	size int64 // bytes of the request
 	in   *policy.Input
 	real verdict
 }
@@ -60,11 +64,16 @@ func (s *shadows) offer(req *request, in *policy.Input, real verdict, sent heade
 	if in.User == nil && !real.route.Anonymous() && !shadow.Anonymous() {
 		return // neither is asked about strangers
 	}
-	select {
-	case s.queue <- shadowed{req.id, in, real}:
-	default:
-		s.count(real.route.Name).Dropped.Add(1)
+	job := shadowed{req.id, int64(len(req.question)), in, real}
+	if s.held.Add(job.size) <= shadowBytes {
+		select {
+		case s.queue <- job:
+			return
+		default:
+		}
 	}
+	s.held.Add(-job.size)
+	s.count(real.route.Name).Dropped.Add(1)
 }
 
 // Run evaluates shadow policies until ctx ends.
@@ -75,6 +84,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case job := <-s.shadows.queue:
 			s.compare(ctx, job)
+			s.shadows.held.Add(-job.size)
 		}
 	}
 }
