@@ -84,7 +84,7 @@ type crowd struct {
 
 func newCrowd(t *testing.T) *crowd {
 	t.Helper()
-	c := &crowd{door: &door{t: t, timeout: 10 * time.Second, log: new(strings.Builder), ctx: t.Context()}}
+	c := &crowd{door: &door{t: t, timeout: 10 * time.Second, header: "X-Pomerium-Jwt-Assertion", log: new(strings.Builder), ctx: t.Context()}}
 	dir := t.TempDir()
 	db, err := bolt.Open(filepath.Join(dir, "db"))
 	c.must(err)
