@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +39,9 @@ func takesTokens(t *testing.T, change func(*config.Route)) *door {
 	d := newDoor(t, map[string]string{"grafana.rego": rego, "open.rego": "package open\n\nallow := true\n", "header.rego": headerPolicy}, r)
 	over := someone("over", "staff")
 	over.Expires = time.Now().Add(lastMoment / 2)
-	d.Bearer = programs{"robot": someone("service:robot", "staff"), "drone": someone("service:drone"), "over": over}
+	robot := someone("service:robot", "staff")
+	robot.Provider = bearer.Provider
+	d.Bearer = programs{"robot": robot, "jwt": someone("ci:robot", "staff"), "drone": someone("service:drone"), "over": over}
 	return d
 }
 
@@ -120,6 +123,7 @@ func TestBearerWithoutAFinderDenies(t *testing.T) {
 func TestBearerDoesNotReachTheUpstream(t *testing.T) {
 	removed := func(ok *authv3.OkHttpResponse) bool { return slices.Contains(ok.GetHeadersToRemove(), authorization) }
 	asHeader := map[string]config.IdentityHeader{"Authorization": {Values: []config.Template{"Bearer ${jwt}"}}}
+	forwards := func(r *config.Route) { r.Bearer.ForwardToken = true }
 	for _, row := range []struct {
 		name    string
 		change  func(*config.Route)
@@ -131,6 +135,8 @@ func TestBearerDoesNotReachTheUpstream(t *testing.T) {
 		{"a bearer token", nil, "Bearer robot", true, "", "nothing"},
 		{"another scheme", nil, "Basic eDp5", false, "", "Basic eDp5"},
 		{"a route that takes none", func(r *config.Route) { r.Bearer = nil }, "Bearer robot", false, "", "Bearer robot"},
+		{"a token of Doorward's on a route that forwards those of issuers", forwards, "Bearer robot", true, "", "nothing"},
+		{"an issuer's token on a route that forwards them", forwards, "Bearer jwt", false, "", "nothing"},
 		{"the identity JWT in its place", func(r *config.Route) { r.IdentityHeaders = asHeader }, "Bearer robot", false, "Bearer jwt iss=", "nothing"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -187,3 +193,41 @@ func TestEnvoySendsAuthorizationWhereRoutesTakeTokens(t *testing.T) {
 		t.Errorf("status %d when Envoy did not send it, want 503", got)
 	}
 }
+
+// FuzzBearerHeader holds that nothing that stands in Authorization lets anybody in but the token itself, and that no answer to it is a redirect.
+func FuzzBearerHeader(f *testing.F) {
+	for _, seed := range []string{"Bearer robot", "bearer robot ", "Bearer", "Bearer robot,Bearer drone", "Basic eDp5", "Bearer\trobot", "", "Bearer \xff"} {
+		f.Add(seed, "")
+	}
+	f.Add("Basic eDp5", "Bearer robot")
+	f.Fuzz(func(t *testing.T, first, second string) {
+		d := fuzzDoor(t)
+		headers := append([]string{authorization, first}, navigation...)
+		if second != "" {
+			headers = append(headers, authorization, second)
+		}
+		got := status(d.check(d.ask(headers...)))
+		scheme, token, _ := strings.Cut(first, " ")
+		isBearer := strings.EqualFold(scheme, "bearer")
+		switch {
+		case got == 200 && (!isBearer || strings.Trim(token, " ") != "robot" || second != ""):
+			t.Errorf("%q and %q were let in", first, second)
+		case got == 302 && isBearer:
+			t.Errorf("%q and %q were redirected", first, second)
+		}
+	})
+}
+
+// fuzzDoor is made once, since compiling a policy takes longer than all else.
+func fuzzDoor(t *testing.T) *door {
+	fuzzOnce.Do(func() { fuzzed = takesTokens(t, nil) })
+	d := *fuzzed
+	d.t, d.ctx = t, t.Context()
+	d.log.Reset()
+	return &d
+}
+
+var (
+	fuzzOnce sync.Once
+	fuzzed   *door
+)

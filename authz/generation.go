@@ -99,7 +99,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
 	}
 	if r.Bearer != nil {
-		made.bearer = &bearer.Allowed{Route: r.Name, ServiceTokens: r.Bearer.ServiceTokens}
+		made.bearer = &bearer.Allowed{Route: r.Name, ServiceTokens: r.Bearer.ServiceTokens, Issuers: r.Bearer.Issuers}
 		if made.reads != nil {
 			made.reads[headerAuthorization] = true
 		}

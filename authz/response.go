@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"doorward/authz/bearer"
 	"doorward/authz/config"
 	"doorward/authz/policy"
 	"doorward/authz/web"
@@ -40,7 +41,7 @@ func allow(req *request, v verdict) permission {
 	if v.jwt == nil {
 		p.remove = append(p.remove, v.route.withoutIdentity(v.decision.Headers)...)
 	}
-	if req.bearer && !v.setsAuthorization() {
+	if req.bearer && !v.forwards() && !v.setsAuthorization() {
 		p.remove = append(p.remove, headerAuthorization)
 	}
 	switch cookie, change := req.upstreamCookie(); {
@@ -50,6 +51,11 @@ func allow(req *request, v verdict) permission {
 		p.cookie = cookie
 	}
 	return p
+}
+
+// forwards says whether the upstream is to see the bearer token: an issuer's, on a route that says so.
+func (v *verdict) forwards() bool {
+	return v.route.Bearer.ForwardToken && v.session.Provider != bearer.Provider
 }
 
 // setsAuthorization says whether the policy or the route puts something else into the place of the client's Authorization. Envoy takes headers away

@@ -31,11 +31,13 @@ const maxToken = 16 << 10
 type Allowed struct {
 	Route         string
 	ServiceTokens bool
+	Issuers       []string // whose JWTs, by their names
 }
 
 // Finder finds whose a token is. Safe for concurrent use.
 type Finder struct {
 	Service *ServiceTokens
+	Issuers *Issuers
 }
 
 // Find returns the session that a token stands for on a route, or an error that wraps ErrInvalid; any other error says that it cannot be known:
@@ -50,13 +52,18 @@ func (f *Finder) Find(ctx context.Context, token string, a *Allowed) (*session.S
 			return nil, invalid("a service token, which the route does not take")
 		}
 		return f.Service.find(ctx, token, a.Route)
+	case len(a.Issuers) == 0:
+		return nil, invalid("no service token, and the route takes no others")
 	}
-	return nil, invalid("no service token, and the route takes no others")
+	return f.Issuers.find(ctx, token, a.Issuers)
 }
 
 // Live returns a session that Find has returned, by its ID, and when it ends; session.ErrNone when it has ended or is not one of these.
 func (f *Finder) Live(ctx context.Context, id string) (*session.Session, time.Time, error) {
 	found, err := f.Service.live(ctx, id)
+	if errors.Is(err, session.ErrNone) {
+		found, err = f.Issuers.live(id)
+	}
 	if err != nil {
 		return nil, time.Time{}, err
 	}

@@ -198,7 +198,7 @@ func TestStoreThatDoesNotAnswerDenies(t *testing.T) {
 
 func TestLive(t *testing.T) {
 	d := newDesk(t)
-	f := &Finder{Service: d.ServiceTokens}
+	f := &Finder{Service: d.ServiceTokens, Issuers: newOffice(t).Issuers}
 	token := d.create("deploy")
 	found, err := d.find(token, api)
 	if err != nil {

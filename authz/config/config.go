@@ -11,12 +11,13 @@ type Config struct {
 	IDP       IDPs     `yaml:"idp"` // one, or a list of them; the first one's subjects have no prefix
 	TLS       TLS      `yaml:"tls"`
 	Listen    Listen   `yaml:"listen"`
-	AuthURL   URL      `yaml:"auth_url"`   // sign-in host; required as soon as there are two hosts, else the only host
-	DataDir   string   `yaml:"data_dir"`   // keys, sessions, generated secrets; "data" beside the file by default
-	SocketDir string   `yaml:"socket_dir"` // Unix sockets between Envoy and Doorward; DataDir/run by default
-	Policies  []string `yaml:"policies"`   // Rego files and directories; "policies" beside the file by default, if it exists
-	Bundles   []Bundle `yaml:"bundles"`    // OPA bundles: policies and data from elsewhere
-	RoutesDir string   `yaml:"routes_dir"` // directory of files, each with a `routes` list
+	AuthURL   URL      `yaml:"auth_url"`      // sign-in host; required as soon as there are two hosts, else the only host
+	DataDir   string   `yaml:"data_dir"`      // keys, sessions, generated secrets; "data" beside the file by default
+	SocketDir string   `yaml:"socket_dir"`    // Unix sockets between Envoy and Doorward; DataDir/run by default
+	Policies  []string `yaml:"policies"`      // Rego files and directories; "policies" beside the file by default, if it exists
+	Issuers   Issuers  `yaml:"token_issuers"` // whose JWTs programs may show
+	Bundles   []Bundle `yaml:"bundles"`       // OPA bundles: policies and data from elsewhere
+	RoutesDir string   `yaml:"routes_dir"`    // directory of files, each with a `routes` list
 	Session   Session  `yaml:"session"`
 	JWT       JWT      `yaml:"jwt"`
 	Paths     Paths    `yaml:"paths"`
@@ -82,6 +83,22 @@ func (all IDPs) Find(name string) (IDP, bool) {
 
 // Names reads from one name, or a list of them.
 type Names []string
+
+// TokenIssuer is an issuer of JWTs that programs show as bearer tokens (RFC 6750, RFC 9068).
+type TokenIssuer struct {
+	Name        string `yaml:"name"`         // unique, and no provider's; the ids of its users begin with it
+	Issuer      URL    `yaml:"issuer"`       // the tokens' iss, to the letter
+	Audiences   Names  `yaml:"audiences"`    // a token is for one of them
+	Algorithms  Names  `yaml:"algorithms"`   // of TokenAlgorithms; RS256 and ES256 by default
+	JWKSURL     URL    `yaml:"jwks_url"`     // the issuer's discovery says where by default
+	GroupsClaim string `yaml:"groups_claim"` // name or path, "groups" by default
+	CAFile      string `yaml:"ca_file"`      // PEM; trusted for the issuer beside the system's roots
+
+	contents string // hash of the CA file
+}
+
+// Issuers is a list of them.
+type Issuers []TokenIssuer
 
 // TLS says where the hosts' certificates come from. Hosts under .localhost get theirs from a local CA without asking.
 type TLS struct {
@@ -240,7 +257,9 @@ type Route struct {
 
 // Bearer says which tokens of programs a route takes (RFC 6750). At least one kind is on.
 type Bearer struct {
-	ServiceTokens bool `yaml:"service_tokens"` // those that `doorward token create` makes for the route
+	Issuers       Names `yaml:"issuers"`        // names of token_issuers
+	ServiceTokens bool  `yaml:"service_tokens"` // those that `doorward token create` makes for the route
+	ForwardToken  bool  `yaml:"forward_token"`  // the upstream gets an issuer's token too; never a service token
 }
 
 // Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.

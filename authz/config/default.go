@@ -32,6 +32,10 @@ func (idp *IDP) setDefaults() {
 	idp.Scopes, idp.GroupsClaim, idp.GroupsOverage = []string{"openid", "profile", "email"}, "groups", "refuse"
 }
 
+func (i *TokenIssuer) setDefaults() {
+	i.Algorithms, i.GroupsClaim = Names{"RS256", "ES256"}, "groups"
+}
+
 func (t *Target) setDefaults()   { t.Weight = 1 }
 func (r *Redirect) setDefaults() { r.Status = 302 }
 func (r *Response) setDefaults() { r.Status = 200 }

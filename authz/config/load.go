@@ -100,6 +100,9 @@ func (l *loader) paths(p place, c *Config) {
 	for i := range c.IDP {
 		resolve(dir, &c.IDP[i].ClientSecretFile, &c.IDP[i].CAFile)
 	}
+	for i := range c.Issuers {
+		resolve(dir, &c.Issuers[i].CAFile)
+	}
 	if len(c.IDP) > 0 && c.IDP[0].Name == "" {
 		c.IDP[0].Name = "default"
 	}

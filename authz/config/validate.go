@@ -36,6 +36,7 @@ type checker struct {
 func (c *checker) all() {
 	c.pools, c.pairs = make(map[string]error), make(map[Certificate]keyPair)
 	c.idps(c.root.key("idp"))
+	c.tokenIssuers(c.root.key("token_issuers"))
 	c.listen(c.root.key("listen"))
 	c.directories()
 	c.bundles(c.root.key("bundles"))

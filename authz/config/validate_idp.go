@@ -79,11 +79,10 @@ func (c *checker) idp(p place, idp IDP) {
 
 // issuer checks that nobody between can read codes and tokens, or answer in the provider's place.
 func (c *checker) issuer(p place, issuer URL) {
-	host := issuer.Hostname()
 	switch {
 	case !p.has("issuer"):
 		c.add(p.key("issuer"), "required; it is the URL below which the provider serves /.well-known/openid-configuration")
-	case issuer.Scheme() == "http" && !IsLocalhost(host) && host != "127.0.0.1" && host != "::1":
+	case issuer.Scheme() == "http" && !isHere(issuer.Hostname()):
 		c.add(p.key("issuer"), "%q must be https: over http anybody on the way could sign in as anybody; http is accepted for localhost, 127.0.0.1, [::1] and hosts below .localhost only",
 			shorten(issuer.String()))
 	}

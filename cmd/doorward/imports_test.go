@@ -30,6 +30,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"github.com/open-policy-agent/opa": "doorward/authz/policy",
 		"github.com/lestrrat-go/jwx":       "doorward/authz/token",
 		"github.com/coreos/go-oidc":        "doorward/authz/login",
+		"github.com/go-jose/go-jose":       "doorward/authz/bearer",
 		"go.etcd.io/bbolt":                 "doorward/authz/store/bolt",
 		"go.yaml.in/yaml":                  "doorward/authz/config",
 		"github.com/prometheus":            "doorward/cmd/doorward",

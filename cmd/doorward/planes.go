@@ -138,7 +138,11 @@ func (p *planes) build(sealer *session.Sealer) error {
 	if err != nil {
 		return err
 	}
-	p.bearer = &bearer.Finder{Service: service}
+	issuers, err := bearer.NewIssuers(bearer.IssuersConfig{Log: p.log})
+	if err != nil {
+		return err
+	}
+	p.bearer = &bearer.Finder{Service: service, Issuers: issuers}
 	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: p.pages, Log: p.log, Decisions: p.decisions})
 	if err != nil {
 		return err
@@ -228,6 +232,7 @@ func (p *planes) ready(ctx context.Context, c *config.Config, used bundleVersion
 
 // install makes a change the one that decides and is served.
 func (p *planes) install(ctx context.Context, c *config.Config, change *change) error {
+	p.bearer.Issuers.Adopt(change.issuers)
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
 	p.pages.Adopt(change.pages)
@@ -261,6 +266,7 @@ type change struct {
 	bundles    bundleVersions
 	settings   *login.Settings
 	pages      *web.Pages
+	issuers    *bearer.IssuerSet
 	decisions  *decision.Target // nil when decisions go where they went
 }
 
@@ -293,6 +299,9 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	change.bundles = used
 	if change.pages, err = web.New(brand(c)); err != nil {
 		return nil, fmt.Errorf("%s: brand: %w", c.Path, err)
+	}
+	if change.issuers, err = p.bearer.Issuers.Prepare(c.Issuers); err != nil {
+		return nil, err
 	}
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
