@@ -107,7 +107,21 @@ func withMetadata(answer, metadata []byte) []byte {
 	return bytesField(answer, responseData, metadata)
 }
 
-// encodeMetadata is a policy's object as an encoded google.protobuf.Struct. Numbers become doubles.
+// metadataLog is the name under which a policy's metadata stands once more, for Envoy's log: beside it there are Doorward's own, which say who is there
+// and are for no log. It is xds.MetadataLog.
+const metadataLog = "doorward.log"
+
+// policyMetadata is what a policy says for logs, as an encoded google.protobuf.Struct; nil for nothing.
+func policyMetadata(object map[string]any) ([]byte, error) {
+	own, err := encodeMetadata(object)
+	if own == nil {
+		return nil, err
+	}
+	entry := bytesField(stringField(nil, entryKey, metadataLog), entryValue, bytesField(nil, valueStruct, own))
+	return bytesField(own, structFields, entry), nil
+}
+
+// encodeMetadata is an object as an encoded google.protobuf.Struct. Numbers become doubles.
 func encodeMetadata(object map[string]any) ([]byte, error) {
 	if len(object) == 0 {
 		return nil, nil

@@ -102,7 +102,7 @@ func (v verdict) judge(ctx context.Context, decisions *policy.Cache, in *policy.
 	}
 	v.decision = decisions.Decide(ctx, v.route.policy, in)
 	if v.cause = v.decision.Err; v.cause == nil {
-		v.metadata, v.cause = encodeMetadata(v.decision.Metadata)
+		v.metadata, v.cause = policyMetadata(v.decision.Metadata)
 	}
 	if v.cause == nil {
 		v.cause = v.route.edge.permit(&v.decision)

@@ -93,7 +93,7 @@ func TestRemovedHeadersAndMetadata(t *testing.T) {
 	}
 	for _, who := range []string{"alice", "bob"} {
 		text, err := json.Marshal(d.check(d.ask(cookie, signedIn(who))).GetDynamicMetadata().AsMap())
-		if want := `{"on":[true,null],"tier":{"level":3,"name":"free"}}`; err != nil || string(text) != want {
+		if want := `{"doorward.log":{"on":[true,null],"tier":{"level":3,"name":"free"}},"on":[true,null],"tier":{"level":3,"name":"free"}}`; err != nil || string(text) != want {
 			t.Errorf("%s: metadata %s, want %s", who, text, want)
 		}
 	}

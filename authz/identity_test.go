@@ -74,7 +74,7 @@ func TestIdentityHeadersWithLines(t *testing.T) {
 	for range 2 { // made, and reused
 		response := d.check(d.ask(cookie, signedIn("alice")))
 		text, err := json.Marshal(response.GetDynamicMetadata().AsMap())
-		if want := `{"doorward.identity":{"impersonate-group":{"0":"staff","1":"a,b","2":"alice"},"x-none":{}},"tier":1}`; err != nil || string(text) != want {
+		if want := `{"doorward.identity":{"impersonate-group":{"0":"staff","1":"a,b","2":"alice"},"x-none":{}},"doorward.log":{"tier":1},"tier":1}`; err != nil || string(text) != want {
 			t.Errorf("got %s, want %s", text, want)
 		}
 	}

@@ -8,6 +8,7 @@ const (
 	entryKey     = 1
 	entryValue   = 2
 	valueString  = 3
+	valueStruct  = 5
 )
 
 // withTicket returns the metadata of an allowed request. Where Envoy opens a stream for it that lives as long as the request does, so that the

@@ -25,7 +25,7 @@ func TestTickets(t *testing.T) {
 		{"a WebSocket of a stranger", true, true, "grafana", []string{upgrade, "websocket"}, 401, `{}`},
 		{"a public one", true, false, "public", []string{upgrade, "websocket"}, 200, `{"doorward":"nobody"}`},
 		{"a public one, opened with a session", true, false, "public", []string{cookie, signedIn("bob"), upgrade, "websocket"}, 200, `{"doorward":"ticket of bob"}`},
-		{"beside the policy's own metadata", false, true, "tier", []string{cookie, signedIn("alice")}, 200, `{"doorward":"ticket of alice","tier":"free"}`},
+		{"beside the policy's own metadata", false, true, "tier", []string{cookie, signedIn("alice")}, 200, `{"doorward":"ticket of alice","doorward.log":{"tier":"free"},"tier":"free"}`},
 		{"a policy that says whose it is", false, true, "forger", []string{cookie, signedIn("alice")}, 403, `{}`},
 	} {
 		t.Run(row.name, func(t *testing.T) {

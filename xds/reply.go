@@ -67,7 +67,7 @@ func failureLog() []*accesslogv3.AccessLog {
 		"upstream":   "%UPSTREAM_HOST%",
 		"client":     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
 		"ms":         "%DURATION%",
-		"policy":     "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%", // what the policy says for logs
+		"policy":     "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:" + MetadataLog + ")%", // what the policy says for logs, and nothing of ours
 	}
 	format, err := structpb.NewStruct(fields)
 	if err != nil {

@@ -105,6 +105,9 @@ func identityHeaders(c *config.Config) (names []string) {
 // MetadataIdentity is the part of ext_authz's dynamic metadata that identityLines reads: header -> "0", "1", ... -> value.
 const MetadataIdentity = "doorward.identity"
 
+// MetadataLog is the part of ext_authz's dynamic metadata that has what a policy says for logs.
+const MetadataLog = "doorward.log"
+
 // identityLines make the identity headers that have a line for each value, of what authz says in the metadata; lines without a value are left
 // out. What a client sent under these names is gone before.
 func identityLines(r config.Route) (lines []*corev3.HeaderValueOption) {

@@ -124,12 +124,17 @@ func (c *checker) identityHeaders(p place, r *Route) {
 			c.add(one, "%s", fault)
 		}
 		for i, t := range h.Values {
-			switch _, only := t.Only(); {
+			switch path, only := t.Only(); {
+			case h.Each && path == "jwt":
+				c.add(one.orItem(i), "%q must be a text and not in a list: what is in a list goes through Envoy's metadata, where a token does not belong", string(t))
 			case t.fault() != "":
 				c.add(one.orItem(i), "%s", t.fault())
 			case h.Each && !only:
 				c.add(one.orItem(i), "%q must be one place for a claim and nothing else, since each of its values becomes a header", shorten(string(t)))
 			}
+		}
+		if h.Each && strings.Contains(name, "%") {
+			c.add(one, "has a %% in its name, which begins a command in what Envoy makes the lines of; give a text in place of a list")
 		}
 		if h.Each && canonicalHeader(name) == "authorization" {
 			c.add(one, "can have one line only; give a text in place of a list")
