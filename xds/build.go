@@ -30,7 +30,7 @@ func (b *Builder) Build(in Input) (*Resources, error) {
 	defer b.mu.Unlock()
 	sites := sitesOf(in.Config)
 	out := newResources()
-	errs := []error{addListeners(out, in.Config, sites), addAuthz(out, in.Headers)}
+	errs := []error{addListeners(out, in, sites), addAuthz(out, in.Headers)}
 	kept := make(map[string]built, len(sites))
 	for _, s := range sites {
 		one, err := b.build(in, s)

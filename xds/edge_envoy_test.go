@@ -158,7 +158,7 @@ func TestEnvoySendsTheHeadersThatAreAskedFor(t *testing.T) {
 	routes := twoHosts(f.upstream("u"))
 	f.serve(routes)
 	r, err := Build(Input{
-		Config: f.load(routes), Revision: revisionOf, Certificate: f.ca.Certificate, Headers: []string{"cookie", HeaderClientIP},
+		Config: f.load(routes), Revision: revisionOf, Certificate: f.ca.Certificate, Headers: []string{"cookie", HeaderClientIP}, Page: plainPage,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -51,6 +52,7 @@ type front struct {
 	restart func() // of the control plane
 
 	stopAuthz func()
+	stopOwn   func() // of Doorward's own pages and keys
 }
 
 // envoyBinary finds the Envoy to test with: ENVOY, the PATH, or .tools at the repository's root.
@@ -137,7 +139,7 @@ func (f *front) startServers() {
 	streams := grpc.NewServer()
 	extprocv3.RegisterExternalProcessorServer(streams, letting{})
 	go streams.Serve(f.listen("streams.sock"))
-	f.stopAuthz = checks.Stop
+	f.stopAuthz, f.stopOwn = checks.Stop, func() { own.Close() }
 	f.t.Cleanup(func() { checks.Stop(); streams.Stop(); own.Close() })
 	f.startControl()
 }
@@ -257,7 +259,7 @@ routes:
 func (f *front) build(routes string) *Resources {
 	f.t.Helper()
 	c := f.load(routes)
-	r, err := Build(Input{Config: c, Revision: revisionOf, Certificate: f.ca.Certificate})
+	r, err := Build(Input{Config: c, Revision: revisionOf, Certificate: f.ca.Certificate, Page: plainPage})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -447,12 +449,26 @@ func (r *recorder) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.
 		in.Attributes.ContextExtensions["metadata"] = set
 	}
 	r.checked = append(r.checked, in.Attributes)
+	if code, denied := strings.CutPrefix(in.Attributes.Request.Http.Path, "/denied/"); denied {
+		return refuse(code), nil
+	}
 	return &authv3.CheckResponse{
 		Status: &status.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 			Headers: []*corev3.HeaderValueOption{setHeader("x-pomerium-jwt-assertion", "signed")},
 		}},
 	}, nil
+}
+
+// refuse denies with a status of its own.
+func refuse(code string) *authv3.CheckResponse {
+	n, _ := strconv.Atoi(code) // 0 would be refused by Envoy
+	return &authv3.CheckResponse{
+		Status: &status.Status{Code: int32(codes.PermissionDenied)},
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+			Status: &typev3.HttpStatus{Code: typev3.StatusCode(n)}, Body: "denied by authz", Headers: []*corev3.HeaderValueOption{setHeader("content-type", "text/x-own")},
+		}},
+	}
 }
 
 // letting is an ext_proc server that ends nothing.

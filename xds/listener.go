@@ -35,16 +35,17 @@ const (
 )
 
 // addListeners adds the listeners, and the route configuration of the plain one. They are made from the edge's settings
-// alone, so that no change of a route touches them.
-func addListeners(out *Resources, c *config.Config, sites []site) error {
+// and the look of Envoy's own answers alone, so that no change of a route touches them.
+func addListeners(out *Resources, in Input, sites []site) error {
+	c := in.Config
 	var errs []error
-	https, err := secureListener(c)
+	https, err := secureListener(c, in.Page)
 	errs = append(errs, err)
 	if err == nil {
 		errs = append(errs, out.add(listenerKind, httpsListener, https))
 	}
 	if c.Listen.HTTP != "" {
-		plain, err := plainListener(c)
+		plain, err := plainListener(c, in.Page)
 		errs = append(errs, err)
 		if err == nil {
 			errs = append(errs, out.add(listenerKind, httpListener, plain), out.add(routeKind, httpRoutes, redirects(sites)))
@@ -54,7 +55,7 @@ func addListeners(out *Resources, c *config.Config, sites []site) error {
 }
 
 // secureListener is the listener for every host: certificates by server name, route configurations by :authority.
-func secureListener(c *config.Config) (*listenerv3.Listener, error) {
+func secureListener(c *config.Config, page func(PageText) Page) (*listenerv3.Listener, error) {
 	addr, err := address(c.Listen.HTTPS)
 	if err != nil {
 		return nil, fmt.Errorf("listen.https: %w", err)
@@ -74,13 +75,13 @@ func secureListener(c *config.Config) (*listenerv3.Listener, error) {
 			Name:                          httpsListener,
 			TransportSocket:               socket,
 			TransportSocketConnectTimeout: durationpb.New(handshakeTimeout),
-			Filters:                       []*listenerv3.Filter{connectionManager(secureManager(c))},
+			Filters:                       []*listenerv3.Filter{connectionManager(secureManager(c, page))},
 		}},
 	}, err
 }
 
 // plainListener only redirects to https.
-func plainListener(c *config.Config) (*listenerv3.Listener, error) {
+func plainListener(c *config.Config, page func(PageText) Page) (*listenerv3.Listener, error) {
 	addr, err := address(c.Listen.HTTP)
 	if err != nil {
 		return nil, fmt.Errorf("listen.http: %w", err)
@@ -91,7 +92,7 @@ func plainListener(c *config.Config) (*listenerv3.Listener, error) {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(connectionBuffer),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    httpListener,
-			Filters: []*listenerv3.Filter{connectionManager(plainManager(c))},
+			Filters: []*listenerv3.Filter{connectionManager(plainManager(c, page))},
 		}},
 	}, nil
 }

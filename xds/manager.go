@@ -24,8 +24,8 @@ const (
 )
 
 // secureManager is the HTTP connection manager of the https listener.
-func secureManager(c *config.Config) *hcmv3.HttpConnectionManager {
-	m := baseManager(c, httpsListener)
+func secureManager(c *config.Config, page func(PageText) Page) *hcmv3.HttpConnectionManager {
+	m := baseManager(c, httpsListener, page)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scopedRoutes()}
 	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{identityStripper(c)}
 	m.HttpFilters = []*hcmv3.HttpFilter{authzFilter(), streamFilter(true), routerFilter()}
@@ -43,15 +43,15 @@ func secureManager(c *config.Config) *hcmv3.HttpConnectionManager {
 }
 
 // plainManager is that of the http listener: it has redirects and nothing else.
-func plainManager(c *config.Config) *hcmv3.HttpConnectionManager {
-	m := baseManager(c, httpListener)
+func plainManager(c *config.Config, page func(PageText) Page) *hcmv3.HttpConnectionManager {
+	m := baseManager(c, httpListener, page)
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: httpRoutes}}
 	m.HttpFilters = []*hcmv3.HttpFilter{routerFilter()}
 	return m
 }
 
 // baseManager has what both listeners share: what a request may look like, and for how long it may take.
-func baseManager(c *config.Config, name string) *hcmv3.HttpConnectionManager {
+func baseManager(c *config.Config, name string, page func(PageText) Page) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: name,
 		AccessLog:  failureLog(),
@@ -86,7 +86,7 @@ func baseManager(c *config.Config, name string) *hcmv3.HttpConnectionManager {
 
 		// Overwrites what the upstream says of itself, so that no version leaks.
 		ServerName:       "doorward",
-		LocalReplyConfig: localReplies(),
+		LocalReplyConfig: localReplies(c, page),
 	}
 }
 

@@ -41,8 +41,8 @@ func guards(host string) []*routev3.Route {
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: matching(ambiguousPath)},
 	}}
 	return []*routev3.Route{
-		refusal("doorward/421", misdirected, http.StatusMisdirectedRequest, bodyMisdirected),
-		refusal("doorward/400", ambiguous, http.StatusBadRequest, "400: a path parameter is only understood at the end of a path\n"),
+		refusal(routeMisdirected, misdirected, http.StatusMisdirectedRequest, bodyMisdirected),
+		refusal(routeAmbiguous, ambiguous, http.StatusBadRequest, bodyAmbiguous),
 	}
 }
 

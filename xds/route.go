@@ -96,7 +96,7 @@ func ownRoute(name string, match *routev3.RouteMatch) *routev3.Route {
 
 // notFound ends every host's routes.
 func notFound() *routev3.Route {
-	return refusal("doorward/404", anyPath(), http.StatusNotFound, bodyNotFound)
+	return refusal(routeNotFound, anyPath(), http.StatusNotFound, bodyNotFound)
 }
 
 // refusal answers without an upstream and without asking ext_authz.

@@ -43,6 +43,9 @@ type Input struct {
 	Certificate func(host string) (chain, key []byte, err error)
 	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them. HeaderClientIP is to be one.
 	Headers []string
+	// Page makes the page that a browser gets of one of Envoy's own answers; nil for none. It is part of the listeners: they are updated in place
+	// when it changes.
+	Page func(PageText) Page
 }
 
 // Envoy is the state of one connected Envoy.

@@ -108,7 +108,7 @@ type Provider struct {
 // Error is any page that says something went wrong: what, and what to do about it.
 type Error struct {
 	Host      string // "" when it is not known
-	Status    int
+	Status    int    // 0 to show none
 	Title     string
 	Message   string
 	Remedy    string

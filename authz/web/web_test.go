@@ -146,6 +146,11 @@ It does not answer.
 Try again in a minute.
 Try again
 Status 503 Request id ` + decision},
+		"error without a status": {p.Error(Error{Title: "No answer", Message: "The application did not answer."}), 0, `
+No answer
+Doorward
+No answer
+The application did not answer.`},
 		"error with the least": {p.Error(Error{Status: 421, Title: "Wrong host", Message: "This connection was made for another host."}), 421, `
 Wrong host
 Doorward

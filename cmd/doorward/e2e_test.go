@@ -462,8 +462,12 @@ func TestDownDenies(t *testing.T) {
 	<-s.exited
 	for _, path := range []string{"/", "/public/x"} {
 		for range 10 {
-			if got := b.get(s.url("grafana", path)); got.StatusCode != 503 {
+			got := b.get(s.url("grafana", path))
+			if got.StatusCode != 503 {
 				t.Fatalf("%s with doorward down: status %d, want 503", path, got.StatusCode)
+			}
+			if !strings.Contains(got.text, "<h1>Not available</h1>") || !strings.Contains(got.Header.Get("Content-Security-Policy"), "default-src 'none'; style-src 'sha256-") {
+				t.Fatalf("%s with doorward down is no page of ours: %v\n%s", path, got.Header, got.text)
 			}
 		}
 	}

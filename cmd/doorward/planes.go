@@ -335,8 +335,12 @@ func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Bui
 		headers = slices.Compact(slices.Sorted(slices.Values(append(headers, sent...))))
 	}
 	generation.Sending(xds.HeaderSet(headers), headers)
+	page, err := edgePage(c)
+	if err != nil {
+		return nil, err
+	}
 	resources, err := b.Build(xds.Input{
-		Config: c, Revision: generation.Revision, Body: generation.Body, Certificate: certificate, Headers: headers,
+		Config: c, Revision: generation.Revision, Body: generation.Body, Certificate: certificate, Headers: headers, Page: page,
 	})
 	if err != nil {
 		return nil, err
