@@ -14,7 +14,7 @@ demo: build $(ENVOY_BIN)
 
 test: setup lint vuln unit
 
-setup: $(ENVOY_BIN) .tools/venv/ready .tools/node/ready
+setup: $(ENVOY_BIN) .tools/keycloak-26.7.3/bin/kc.sh .tools/venv/ready .tools/node/ready
 
 build:
 	@command -v go >/dev/null || { echo "make: Go is missing: install it from https://go.dev/dl/ (any version from 1.21 fetches the pinned one)"; exit 1; }
@@ -22,6 +22,8 @@ build:
 
 $(ENVOY_BIN):
 	@sh envoy/fetch.sh
+
+.tools/keycloak-26.7.3/bin/kc.sh: ; @sh .ci/packages && sh deploy/keycloak/fetch.sh
 
 # The verifiers in other languages that the identity JWT is held against, from pinned and hashed packages.
 .tools/venv/ready: authz/token/testdata/interop/requirements.txt .ci/packages

@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -154,6 +155,13 @@ func TestImagesArePinned(t *testing.T) {
 	const guides = "grafana/grafana@sha256:8b37a2f028f164ce7b9889e1765b9d6ee23fec80f871d156fbf436d6198d32b7"
 	if image := service(t, p, "grafana").Image; image != guides {
 		t.Errorf("grafana runs %s, want the guide's %s", image, guides)
+	}
+	fetch, err := os.ReadFile("keycloak/fetch.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, version, _ := strings.Cut(service(t, p, "keycloak").Image, ":"); !strings.Contains(string(fetch), "\nversion="+version+"\n") {
+		t.Errorf("keycloak is %s, which is not what keycloak/fetch.sh fetches for the tests", version)
 	}
 	build := service(t, p, "doorward").Build
 	if build == nil || build.Dockerfile != "deploy/Dockerfile" {

@@ -27,9 +27,10 @@ import (
 
 // running is the demo as a person runs it: its own process, with doorward and Envoy below it.
 type running struct {
-	*demo          // port and directory
-	bin     string // the directory of the programs
-	control string // address
+	*demo            // port and directory
+	bin     string   // the directory of the programs
+	control string   // address
+	others  []string // origins that belong to it beside the demo's own
 }
 
 // runDemo builds the programs, starts the demo and waits until it says that it is ready. At the test's end it gets a SIGTERM and must

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -92,21 +91,7 @@ func newStack(t *testing.T, routes string) *stack {
 func newStackApart(t *testing.T, routes string) *stack {
 	t.Helper()
 	s := prepareStack(t, routes)
-	s.apart = true
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- envoy.Run(ctx, envoy.ChildConfig{
-			Path: s.envoyBin, Bootstrap: envoy.BootstrapConfig{Node: "apart", SocketDir: filepath.Join(s.dir, "run")},
-			Grace: 100 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	s.runEnvoy()
 	s.start()
 	return s
 }
