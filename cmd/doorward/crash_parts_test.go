@@ -58,6 +58,16 @@ func (v *visitor) get(target string, headers ...string) (answer, error) {
 	return v.try(req)
 }
 
+// status is that of a page, or why there is none.
+func (v *visitor) status(target string) string {
+	defer v.CloseIdleConnections()
+	page, err := v.get(target, programHeaders...)
+	if err != nil {
+		return err.Error()
+	}
+	return page.Status
+}
+
 func (v *visitor) try(req *http.Request) (answer, error) {
 	res, err := v.Do(req)
 	if err != nil {
