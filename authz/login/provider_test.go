@@ -57,14 +57,14 @@ func TestProviderRecovers(t *testing.T) {
 	w := newWorld(t)
 	w.down.Store(true)
 	for i, wait := range []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second} {
-		w.offset.Add(int64(wait) - int64(100*time.Millisecond))
+		w.offset.Add(int64(wait) - int64(500*time.Millisecond))
 		if i > 0 {
 			w.browser().step(auth + prefix + "/sign_in")
 			if got := w.asked.Load(); got != int64(i) {
 				t.Errorf("before the wait of %v it was asked %d times, want %d", wait, got, i)
 			}
 		}
-		w.offset.Add(int64(100 * time.Millisecond))
+		w.offset.Add(int64(500 * time.Millisecond))
 		w.browser().step(auth + prefix + "/sign_in")
 		if got := w.asked.Load(); got != int64(i+1) {
 			t.Errorf("after %v it was asked %d times, want %d", wait, got, i+1)
