@@ -76,6 +76,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"result.allowed := true\nresult.headers := \"x\"", `p.rego:2:1: result "headers": must be an object or an array of objects, not a string`},
 		{"default allow := \"no\"\nallow if input.user.name == \"x\"", `p.rego:2:1: allow must be a boolean, and it can be a boolean or a string`},
 		{"allow := true\ndeny if input.user.name == \"x\"", `p.rego:3:1: deny must be a set of reasons, not a boolean; write: deny contains "the reason" if { ... }`},
+		{"allow := {\"allowed\": true}\ndeny if input.user.name == \"x\"", `p.rego:3:1: deny must be a set of reasons, not a boolean; write: deny contains "the reason" if { ... }`},
 		{"allow := true\ndeny := {\"a\": \"b\"}", `p.rego:3:1: deny must be a set of reasons, not an object; write: deny contains "the reason" if { ... }`},
 		{"allow := true\ndeny[\"a\"] if true", `p.rego:3:1: deny must be a set of reasons, not an object; write: deny contains "the reason" if { ... }`},
 		{"allow := true\ndeny contains 1", `p.rego:3:1: deny must be a set of strings, and a member can be a number`},

@@ -31,7 +31,7 @@ func outcomesOf(c *ast.Compiler, pkg ast.Ref) []outcome {
 	}
 	chosen := []outcome{decides}
 	for _, o := range outcomes {
-		if o.name == "deny" && canBe(c.TypeEnv.GetByRef(entry(pkg, o.name)), isSet) || o.name == "claims" {
+		if o.name == "deny" && !helper(c, pkg, decides.name) || o.name == "claims" {
 			chosen = append(chosen, o)
 		}
 	}
@@ -43,14 +43,19 @@ func decides(c *ast.Compiler, pkg ast.Ref) bool {
 	return len(rulesAt(c, entry(pkg, "allow"))) > 0 || hasAllowed(c.TypeEnv.GetByRef(entry(pkg, ruleResult)))
 }
 
-// withoutHelper leaves `deny` out where it is a boolean that `allow` is made of (allow if not deny): so it counts already. One that nothing uses
-// would deny nothing, and is a fault.
+// withoutHelper leaves `deny` out where it is a boolean that `allow` is made of (allow if not deny).
 func withoutHelper(c *ast.Compiler, pkg ast.Ref) []outcome {
-	deny := rulesAt(c, entry(pkg, "deny"))
-	if len(deny) == 0 || !only(c.TypeEnv.GetByRef(entry(pkg, "deny")), isBoolean) || !analyse(c, []ast.Ref{entry(pkg, "allow")}).reached[deny[0]] {
+	if !only(c.TypeEnv.GetByRef(entry(pkg, "deny")), isBoolean) || !helper(c, pkg, "allow") {
 		return outcomes
 	}
 	return slices.DeleteFunc(slices.Clone(outcomes), func(o outcome) bool { return o.name == "deny" })
+}
+
+// helper says whether `deny` is not known to be a set and the rule that decides is made of it: so it counts already. One that nothing uses would
+// deny nothing.
+func helper(c *ast.Compiler, pkg ast.Ref, decides string) bool {
+	deny := rulesAt(c, entry(pkg, "deny"))
+	return len(deny) > 0 && !canBe(c.TypeEnv.GetByRef(entry(pkg, "deny")), isSet) && analyse(c, []ast.Ref{entry(pkg, decides)}).reached[deny[0]]
 }
 
 func isSet(t types.Type) bool { _, ok := t.(*types.Set); return ok }

@@ -58,6 +58,8 @@ func TestObjectDecisions(t *testing.T) {
 		{"allow := {\"allowed\": true}\nclaims := {\"role\": \"x\"}\ndeny contains \"no\" if input.user.id", `{"allow":false,"claims":{"role":"x"},"reasons":["no"]}`},
 		{"allow := {\"allowed\": deny == false}\ndefault deny := false", `{"allow":true}`},
 
+		{"allow := {\"allowed\": true}\ndeny := object.get({\"a\": {\"no\"}}, lower(\"A\"), set())", `{"allow":false,"reasons":["no"]}`},
+
 		// result, in place of allow.
 		{"default allow := false\nallow if input.user.name == \"Alice\"\nheaders[\"x-a\"] := \"yes\"\nrequest_headers_to_remove := [\"x-b\"]\nstatus_code := 200 if { allow } else := 401\n" +
 			"result[\"allowed\"] := allow\nresult[\"headers\"] := headers\nresult[\"request_headers_to_remove\"] := request_headers_to_remove\nresult[\"http_status\"] := status_code",
