@@ -78,7 +78,7 @@ func (p *Provider) proceed(w http.ResponseWriter, r *http.Request, id string, by
 
 func (p *Provider) expired(w http.ResponseWriter) {
 	p.render(w, http.StatusBadRequest, content{Title: "Sign-in expired",
-		Message: "This sign-in is unknown or older than ten minutes. Go back to the application and open it again."})
+		Message: "This sign-in is over: it has led to the application already, or it is older than ten minutes. Open the application again."})
 }
 
 func (p *Provider) signedOut(w http.ResponseWriter, _ *http.Request) {

@@ -328,7 +328,7 @@ func TestForeignRequestsAreRefused(t *testing.T) {
 			t.Errorf("%s: %d to %v", name, got.status, got.location)
 		}
 	}
-	if got := w.get(w.issuer + "/login?id=unknown"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "unknown or older than ten minutes") {
+	if got := w.get(w.issuer + "/login?id=unknown"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "or it is older than ten minutes") {
 		t.Errorf("unknown request: %d %s", got.status, got.body)
 	}
 	old := w.start(oauth2.GenerateVerifier())
