@@ -162,7 +162,7 @@ func options(b []byte, field protowire.Number, headers map[string]string) []byte
 	return b
 }
 
-// option appends a HeaderValueOption that replaces whatever the client or the upstream sent under that name; a cookie for the client stands
+// option appends a HeaderValueOption that replaces whatever the client or the upstream sent under that name; a cookie for the client, and Vary, stand
 // beside the upstream's. The value must be UTF-8: Envoy does not read raw_value in answers, and takes an answer whose strings are something
 // else for none at all.
 func option(b []byte, field protowire.Number, name, value string) []byte {
@@ -174,7 +174,7 @@ func option(b []byte, field protowire.Number, name, value string) []byte {
 	b = protowire.AppendVarint(b, uint64(header))
 	b = stringField(stringField(b, valueKey, name), valueText, value)
 	action := uint64(overwriteIfExistsOrAdd)
-	if field == okResponseHeaders && name == "set-cookie" {
+	if field == okResponseHeaders && (name == "set-cookie" || name == "vary") {
 		action = appendIfExistsOrAdd
 	}
 	return protowire.AppendVarint(protowire.AppendTag(b, optionAppendAction, protowire.VarintType), action)

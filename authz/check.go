@@ -24,15 +24,16 @@ func (s *Server) Check(ctx context.Context, in string) []byte {
 
 // verdict is what came out of one check, before it is put into Envoy's terms.
 type verdict struct {
-	outcome  outcome
-	route    *route           // nil when the route is not known
-	session  *session.Session // nil without a session
-	hash     string           // of the session's id
-	lacks    string           // what a session lacks that the client has, and that is as none for this route; "" for nothing
-	decision policy.Decision
-	metadata []byte  // the policy's, for Envoy's access log
-	jwt      *minted // nil when the upstream gets none
-	cause    error   // for the log, never for the client
+	outcome   outcome
+	route     *route           // nil when the route is not known
+	session   *session.Session // nil without a session
+	hash      string           // of the session's id
+	lacks     string           // what a session lacks that the client has, and that is as none for this route; "" for nothing
+	decision  policy.Decision
+	preflight bool    // the request asks whether another may be made, and is answered here
+	metadata  []byte  // the policy's, for Envoy's access log
+	jwt       *minted // nil when the upstream gets none
+	cause     error   // for the log, never for the client
 }
 
 // outcome is the kind of a verdict; its text is the one in the log.
@@ -62,6 +63,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	}
 	if req.host != v.route.host || req.sni != v.route.host {
 		return v.because(misdirected, errMisdirected)
+	}
+	if v.preflight = v.route.cors.answers(req); v.preflight {
+		return v.because(allowed, nil)
 	}
 	if err := v.route.policy.Waiting(); err != nil {
 		return v.because(unavailable, err)

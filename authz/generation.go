@@ -41,6 +41,7 @@ type route struct {
 	token    string        // names all of this that a prepared token depends on: the revision, and the JWT's header, which is no part of it
 	demand   session.Demand
 	bearer   *bearer.Allowed // nil when the route takes no bearer tokens
+	cors     *cors           // nil when other origins' pages are no concern of Doorward's
 	shadow   *route          // the same with the shadow policy in the policy's place; nil without one
 }
 
@@ -100,9 +101,11 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 	}
 	if r.Bearer != nil {
 		made.bearer = &bearer.Allowed{Route: r.Name, ServiceTokens: r.Bearer.ServiceTokens, Issuers: r.Bearer.Issuers}
-		if made.reads != nil {
-			made.reads[headerAuthorization] = true
-		}
+		made.reads.add(headerAuthorization)
+	}
+	if r.CORS != nil {
+		made.cors = newCORS(r.CORS)
+		made.reads.add(headerOrigin, headerRequestMethod)
 	}
 	if r.ShadowPolicy == "" {
 		return made, nil

@@ -37,6 +37,15 @@ func newHeaderSet(names []string) headerSet {
 	return set
 }
 
+// add adds names to a set that is not that of all.
+func (s headerSet) add(names ...string) {
+	for _, name := range names {
+		if s != nil {
+			s[name] = true
+		}
+	}
+}
+
 // has says whether names are all in the set.
 func (s headerSet) has(names headerSet) bool {
 	if s == nil {

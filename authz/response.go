@@ -20,12 +20,20 @@ import (
 
 // answer puts a verdict into Envoy's terms and writes the decision record.
 func (s *Server) answer(req *request, v verdict, start time.Time) []byte {
+	if v.preflight {
+		d := v.route.cors.toPreflight(req)
+		s.record(req, v, d.status, start)
+		return d.encode()
+	}
 	if v.outcome == allowed {
 		v.metadata = s.withTicket(req, v)
 		s.record(req, v, 200, start)
 		return allow(req, v).encode()
 	}
 	d := s.denial(req, v)
+	if v.route != nil && v.route.cors != nil {
+		d.header = v.route.cors.addTo(d.header, req)
+	}
 	d.metadata = v.metadata
 	s.record(req, v, d.status, start)
 	return d.encode()
@@ -40,6 +48,9 @@ func allow(req *request, v verdict) permission {
 	}
 	if v.jwt == nil {
 		p.remove = append(p.remove, v.route.withoutIdentity(v.decision.Headers)...)
+	}
+	if c := v.route.cors; c != nil {
+		p.responseSet = c.addTo(p.responseSet, req)
 	}
 	if req.bearer && !v.forwards() && !v.setsAuthorization() {
 		p.remove = append(p.remove, headerAuthorization)

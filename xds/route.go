@@ -147,6 +147,10 @@ func route(r config.Route, check map[string]*anypb.Any, targets []target) (*rout
 		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),
 		ResponseHeadersToRemove: r.RemoveResponseHeaders,
 	}
+	if r.CORS != nil {
+		// What the upstream says of it: ext_authz's answer says all of it, and is applied after this.
+		out.ResponseHeadersToRemove = slices.Concat(r.RemoveResponseHeaders, corsHeaders)
+	}
 	if r.Streams {
 		out.TypedPerFilterConfig[streamsName] = watched()
 	}
@@ -161,6 +165,12 @@ func route(r config.Route, check map[string]*anypb.Any, targets []target) (*rout
 		return nil, errors.New("has none of to, redirect and response")
 	}
 	return out, out.ValidateAll()
+}
+
+// corsHeaders are the response headers of the CORS protocol (Fetch Standard, section 3.3.3).
+var corsHeaders = []string{
+	"access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-methods", "access-control-allow-headers",
+	"access-control-expose-headers", "access-control-max-age", "access-control-allow-private-network",
 }
 
 // forward sends the request to the route's upstreams.

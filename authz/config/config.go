@@ -224,6 +224,8 @@ type Route struct {
 	PassIdentityHeaders *bool                     `yaml:"pass_identity_headers"`    // nil means true
 	Bearer              *Bearer                   `yaml:"bearer" json:",omitempty"` // bearer tokens that the route takes; nil means none, and Authorization is the application's
 
+	CORS *CORS `yaml:"cors" json:",omitempty"` // which other origins' pages may read what the route answers; nil leaves that to the upstream
+
 	PrefixRewrite            string `yaml:"prefix_rewrite"` // in the place of the matched prefix or path
 	RegexRewritePattern      string `yaml:"regex_rewrite_pattern"`
 	RegexRewriteSubstitution string `yaml:"regex_rewrite_substitution"`
@@ -260,6 +262,16 @@ type Bearer struct {
 	Issuers       Names `yaml:"issuers"`        // names of token_issuers
 	ServiceTokens bool  `yaml:"service_tokens"` // those that `doorward token create` makes for the route
 	ForwardToken  bool  `yaml:"forward_token"`  // the upstream gets an issuer's token too; never a service token
+}
+
+// CORS says which pages of other origins may make requests and read the answers (Fetch Standard, section 3.3).
+type CORS struct {
+	AllowOrigins     Names    `yaml:"allow_origins"`     // https://host[:port]; or "*" alone, without credentials
+	AllowMethods     Names    `yaml:"allow_methods"`     // GET, HEAD and POST by default
+	AllowHeaders     Names    `yaml:"allow_headers"`     // that a page may set beside those that every page may; none by default
+	ExposeHeaders    Names    `yaml:"expose_headers"`    // of an answer that a page may read beside those that every page may
+	AllowCredentials bool     `yaml:"allow_credentials"` // cookies come with the request, and so a session
+	MaxAge           Duration `yaml:"max_age"`           // how long a browser may remember the answer to a preflight; 10m by default
 }
 
 // Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.

@@ -36,6 +36,10 @@ func (i *TokenIssuer) setDefaults() {
 	i.Algorithms, i.GroupsClaim = Names{"RS256", "ES256"}, "groups"
 }
 
+func (c *CORS) setDefaults() {
+	c.AllowMethods, c.MaxAge = Names{"GET", "HEAD", "POST"}, Duration(10*time.Minute)
+}
+
 func (t *Target) setDefaults()   { t.Weight = 1 }
 func (r *Redirect) setDefaults() { r.Status = 302 }
 func (r *Response) setDefaults() { r.Status = 200 }

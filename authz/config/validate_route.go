@@ -37,6 +37,7 @@ func (c *checker) route(p place, r *Route) {
 	c.access(p, r)
 	c.demands(p, r)
 	c.bearer(p, r)
+	c.cors(p, r)
 	c.identityHeaders(p, r)
 	c.claims(p, r)
 	c.rewrite(p, r)
