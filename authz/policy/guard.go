@@ -50,6 +50,8 @@ func guardBuiltins() {
 			"mul":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
 			"div":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
 			"rem":                              func(c *call) error { return errors.Join(c.digits(0), c.digits(1)) },
+			"units.parse":                      func(c *call) error { return c.atMost(0, maxDigits) },
+			"units.parse_bytes":                func(c *call) error { return c.atMost(0, maxDigits) },
 		}
 		for _, b := range capabilities().Builtins {
 			check, inner := checks[b.Name], topdown.GetBuiltin(b.Name)
@@ -67,6 +69,13 @@ func guardBuiltins() {
 				return err
 			}
 			return iter(ast.InternedTerm(matched))
+		})
+		topdown.RegisterBuiltinFunc("graph.reachable", func(b topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
+			reached, err := (&call{b, operands, programs}).reachable()
+			if err != nil {
+				return err
+			}
+			return iter(ast.NewTerm(reached))
 		})
 	})
 }
