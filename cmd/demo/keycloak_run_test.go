@@ -242,7 +242,7 @@ func runWithKeycloak(t *testing.T) (*running, *keycloak) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.close)
-	door, err := startDoorward(filepath.Join(r.bin, "doorward"), r.arguments(), r.log)
+	door, err := startDoorward(filepath.Join(r.bin, "doorward"), []string{"up", "--config", r.path("doorward.yaml")}, r.log)
 	if err != nil {
 		t.Fatal(err)
 	}

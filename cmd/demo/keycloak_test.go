@@ -101,11 +101,31 @@ func twoTabsAtKeycloak(t *testing.T, b *browser, k *keycloak) {
 	y.open(b.demo.url("wiki", "/?page=2#notes"))
 	y.arrive(k.form("main"))
 	x.fill("alice")
-	x.click("#kc-login")
+	y.fill("alice")
+	clicked := make(chan error, 2)
+	for _, one := range []*tab{x, y} {
+		go func() { clicked <- chromedp.Do(one.ctx, chromedp.Click(chromedp.CSS("#kc-login"))) }()
+	}
+	for range cap(clicked) {
+		if err := <-clicked; err != nil {
+			t.Fatal(err)
+		}
+	}
 	x.arrive(b.demo.url("grafana", "/d/x?orgId=1#panel-3"))
-	// Keycloak notices in the second tab that the first has signed in, and goes on by itself or says so.
 	y.arrive(b.demo.url("wiki", "/?page=2#notes"))
 	y.shows("alice@example.com")
+	// A form that is still open when another tab has signed in: Keycloak notices, and goes on by itself.
+	z := b.person(t)
+	w := z.second()
+	z.open(b.demo.url("grafana", "/"))
+	z.arrive(k.form("main"))
+	w.open(b.demo.url("wiki", "/"))
+	w.arrive(k.form("main"))
+	z.fill("bob")
+	z.click("#kc-login")
+	z.arrive(b.demo.url("grafana", "/"))
+	w.arrive(b.demo.url("wiki", "/"))
+	w.shows("bob@example.com")
 }
 
 func changedGroup(t *testing.T, b *browser, k *keycloak) {
@@ -137,8 +157,14 @@ func adminSignsOut(t *testing.T, b *browser, k *keycloak) {
 	x.signInAtKeycloak(k, "bob", "/")
 	x.run("live()")
 	x.becomes("socket open", arriveWithin, "")
+	// A refused refresh would end the session too, so that it has ended is not enough.
+	const told = `"msg":"signed out by the provider"`
+	before := read(b.demo.path("doorward.log"))
 	k.admin(http.MethodPost, "/main/users/"+k.user("bob")+"/logout", map[string]any{}, nil)
 	x.becomes("socket closed", 5*time.Second, "")
+	if after := strings.TrimPrefix(read(b.demo.path("doorward.log")), before); !strings.Contains(after, told) {
+		t.Errorf("the back channel did not reach us:\n%s", after)
+	}
 	x.open(b.demo.url("grafana", "/"))
 	x.arrive(k.form("main"))
 }
