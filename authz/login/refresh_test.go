@@ -81,6 +81,9 @@ func TestRefreshBringsNewGroups(t *testing.T) {
 		t.Errorf("%d due at once", n)
 	}
 	f.offset.Add(int64(10 * time.Minute))
+	if owned, err := f.h.Sessions.Due(t.Context(), refreshLease, 0); err != nil || len(owned) != 0 { // as many as may be under way are
+		t.Errorf("%d due when none is wanted, %v", len(owned), err)
+	}
 	f.claims["groups"] = []string{"operations"}
 	if n := f.due(t); n != 1 {
 		t.Fatalf("%d due, want 1:\n%s", n, f.log.String())

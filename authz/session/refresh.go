@@ -26,9 +26,12 @@ type Refresh struct {
 	item  store.Item
 }
 
-// Due takes sessions whose refresh is due, at most limit, and makes the caller their owner for as long as lease. An owner that is not heard of
+// Due takes sessions whose refresh is due, at most limit, which may be 0, and makes the caller their owner for as long as lease. An owner that is not heard of
 // until then, because it crashed, is followed by another.
 func (s *Sessions) Due(ctx context.Context, lease time.Duration, limit int) (owned []Refresh, err error) {
+	if limit < 1 {
+		return nil, nil
+	}
 	items, err := s.store.List(ctx, refreshPrefix, "", limit)
 	if err != nil {
 		return nil, fmt.Errorf("list due refreshes: %w", err)
