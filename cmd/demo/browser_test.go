@@ -33,6 +33,7 @@ func TestInABrowser(t *testing.T) {
 		{"the back button does not go in a circle", backButton},
 		{"a link of another site does not sign out", linkOfAnotherSite},
 		{"a wrong password and a callback that is over", failedSignIns},
+		{"an address where nothing is", envoysOwnPages},
 		{"a fault of a page is noticed", faultsAreNoticed},
 		{"viewers read, admins write, from the README alone", readmeWalkthrough}, // last: it changes a policy
 	} {
@@ -67,6 +68,14 @@ func allowedUserGetsIn(t *testing.T, b *browser) {
 	x.isProfile("Name Alice Adams Synced via JWT", "Email alice@example.com Synced via JWT", "Username alice@example.com Synced via JWT",
 		"Role Admin", "Groups grafana-admins, engineering")
 	x.looks("profile")
+}
+
+// envoysOwnPages are those that Envoy has to show by itself. Their style is let in by their own policy.
+func envoysOwnPages(t *testing.T, b *browser) {
+	x := b.person(t)
+	x.visit(b.demo.url("auth", "/nothing/here"))
+	x.shows("Page not found", "Nothing is served at this address.", "Status 404")
+	x.looks("edge-not-found")
 }
 
 // isProfile wants the profile's rows.

@@ -9,7 +9,7 @@ import (
 // logo, and follow the configuration and the image without a restart.
 func TestBrandFollowsItsFiles(t *testing.T) {
 	s := prepareStack(t, "")
-	const logo = `<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h1v1z"/></svg>`
+	logo := `<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h1v1z"/><!--` + strings.Repeat("x", 65_000) + `--></svg>` // about the largest that there may be
 	s.write("logo.svg", logo)
 	s.writeConfig(twoHosts + "brand: {name: Example Inc., logo_file: logo.svg, support: \"mailto:help@example.com\"}\n")
 	s.start()
