@@ -8,6 +8,15 @@ import (
 // serviceProvider begins the user ids of service tokens, as a provider's name begins those of its users.
 const serviceProvider = "service"
 
+// Programs are the names that the ids of users begin with, before a colon, who are programs.
+func (c *Config) Programs() []string {
+	names := []string{serviceProvider}
+	for _, i := range c.Issuers {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
 // TokenAlgorithms are those that JWTs may be signed with: none of them with a secret, which whoever verifies could sign with too.
 var TokenAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 

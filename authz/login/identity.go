@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"doorward/authz/config"
@@ -51,6 +52,9 @@ func (h *Handler) identify(ctx context.Context, c *Settings, idp config.IDP, m *
 		return session.Session{}, fmt.Errorf("read the ID token: %w", err)
 	}
 	if err := checkToken(id, claims, idp.ClientID, a.Nonce, token.AccessToken); err != nil {
+		return session.Session{}, err
+	}
+	if err := c.ambiguous(idp, id.Subject); err != nil {
 		return session.Session{}, err
 	}
 	if err := m.addUserinfo(ctx, idp, token, id.Subject, claims); err != nil {
@@ -200,6 +204,18 @@ func (s *Settings) userID(idp config.IDP, subject string) string {
 		return subject
 	}
 	return idp.Name + ":" + subject
+}
+
+// ambiguous is an error for a subject of the first provider that reads as the id of somebody else: only its own have nothing before them.
+func (s *Settings) ambiguous(idp config.IDP, subject string) error {
+	name, _, found := strings.Cut(subject, ":")
+	if !found || idp.Name != s.IDPs[0].Name {
+		return nil
+	}
+	if _, provider := s.IDPs[1:].Find(name); provider || slices.Contains(s.Programs, name) {
+		return fmt.Errorf("the subject reads as the id of a user of %s: rename that provider or issuer", name)
+	}
+	return nil
 }
 
 func groupsClaim(idp config.IDP) string {

@@ -219,6 +219,23 @@ func TestTokenEndpoint(t *testing.T) {
 	f.refused("an ID token that is a number", 502, title, "sent no ID token")
 }
 
+// The first provider's subjects are ids as they are, so none may read as the id of somebody else's user.
+func TestSubjectsThatReadAsOtherUsersAreRefused(t *testing.T) {
+	for subject, refused := range map[string]bool{"service:deploy": true, "ci:1": true, "partners:bob": true, "default:bob": false, "auth0|5": false, "partners": false} {
+		f := newFake(t)
+		f.change(func(s *Settings) {
+			s.Programs = []string{"service", "ci"}
+			s.IDPs = append(s.IDPs, config.IDP{Name: "partners", Issuer: f.url("https://partners.example.com"), ClientID: "doorward"})
+		})
+		f.claims = map[string]any{"sub": subject}
+		b := f.browser()
+		b.get(auth + "/.pomerium/sign_in?return=/&provider=default&continue=1")
+		if s := b.session(auth); refused != (s == nil) || refused != f.logged("reads as the id of a user of") {
+			t.Errorf("%s: %+v\n%s", subject, s, f.log.String())
+		}
+	}
+}
+
 func TestUserinfo(t *testing.T) {
 	const title = "The sign-in failed"
 	f := newFake(t)

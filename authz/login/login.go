@@ -37,6 +37,7 @@ type Settings struct {
 	Lifetime time.Duration         // of a session
 	Refresh  time.Duration         // how often the provider is asked for tokens and claims anew; 0 for never
 	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
+	Programs []string              // what the ids of users begin with, before a colon, who do not sign in here: programs
 	AuthOnly bool                  // AuthURL's host has no route, so there is nothing at its "/" but the user page
 }
 

@@ -305,8 +305,8 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	}
 	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
-		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost),
-		Prefix:   c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Hosts: c.Hosts(),
+		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost), Programs: c.Programs(),
+		Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Hosts: c.Hosts(),
 	}
 	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
 		return change, nil
