@@ -310,3 +310,11 @@ func (x *tab) looks(name string) {
 	}
 	x.do(chromedp.ResetViewport())
 }
+
+// scripts turns a page's own scripts on or off.
+func (x *tab) scripts(on bool) {
+	x.t.Helper()
+	if _, err := chromedp.Call(x.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on}); err != nil {
+		x.t.Fatal(err)
+	}
+}
