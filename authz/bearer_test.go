@@ -3,6 +3,9 @@ package authz
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +15,7 @@ import (
 	"doorward/authz/bearer"
 	"doorward/authz/config"
 	"doorward/authz/session"
+	"doorward/authz/store/bolt"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 )
@@ -77,6 +81,7 @@ func TestBearer(t *testing.T) {
 		{"a token that may not beside a cookie that may", nil, []string{authorization, "Bearer drone", cookie, signedIn("alice")}, 403, ""},
 		{"a token that ends now", nil, []string{authorization, "Bearer over"}, 401, invalid},
 		{"no token in the header", nil, []string{authorization, "Bearer"}, 401, invalid},
+		{"a tab before the token, which is no separator", nil, []string{authorization, "Bearer\trobot", cookie, signedIn("alice")}, 401, invalid},
 		{"two headers", nil, []string{authorization, "Bearer robot", authorization, "Bearer robot"}, 401, invalid},
 		{"a bearer token and another scheme", nil, []string{authorization, "Bearer robot", authorization, "Basic eDp5"}, 401, invalid},
 		{"two tokens in one header", nil, []string{authorization, "Bearer robot, Bearer drone"}, 401, invalid},
@@ -231,3 +236,60 @@ var (
 	fuzzOnce sync.Once
 	fuzzed   *door
 )
+
+// TestProgramsDoNotGetEachOthers: tokens that differ in nothing but their name, with what is kept of decisions and of JWTs, and real tokens behind them.
+func TestProgramsDoNotGetEachOthers(t *testing.T) {
+	dir := t.TempDir()
+	db, err := bolt.Open(filepath.Join(dir, "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	sealer, err := session.OpenSealer(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := bearer.NewServiceTokens(bearer.Config{Store: db, Sealer: sealer, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := routeTo(t, "grafana", "p")
+	r.Bearer = &config.Bearer{ServiceTokens: true}
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow if count(input.user.groups) == 1\n\nheaders := {\"x-who\": input.user.id}\n"}, r)
+	d.Bearer = &bearer.Finder{Service: service}
+	create := func(name string) string {
+		token, err := service.Create(t.Context(), bearer.Request{Name: name, Routes: []string{"grafana"}, Groups: []string{"g"}, Life: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	tokens := map[string]string{}
+	for n := range 20 {
+		name := fmt.Sprint("p", n)
+		tokens[name] = create(name)
+	}
+	holds := func() {
+		for name, token := range tokens {
+			ok := d.check(d.ask(authorization, "Bearer "+token, cookie, signedIn("alice"))).GetOkResponse().GetHeaders()
+			if who, jwt := headerOf(ok, "x-who"), headerOf(ok, "x-pomerium-jwt-assertion"); who != "service:"+name || !strings.Contains(jwt, " sub=service:"+name+" ") {
+				t.Errorf("%s is %q, %q", name, who, jwt)
+			}
+		}
+	}
+	for range 3 {
+		holds()
+	}
+	if d.minter.minted != len(tokens) {
+		t.Errorf("%d JWTs were signed for %d programs", d.minter.minted, len(tokens))
+	}
+	before := tokens["p0"]
+	if err := service.Revoke(t.Context(), "p0"); err != nil {
+		t.Fatal(err)
+	}
+	tokens["p0"] = create("p0")
+	holds()
+	if got := status(d.check(d.ask(authorization, "Bearer "+before))); got != 401 {
+		t.Errorf("the token that was revoked: status %d, want 401", got)
+	}
+}

@@ -127,9 +127,12 @@ func (r *request) bearerToken() (token string, there bool) {
 			continue
 		}
 		lines++
-		scheme, rest, _ := strings.Cut(h.value, " ")
+		scheme := h.value
+		if end := strings.IndexAny(scheme, " \t,"); end >= 0 {
+			scheme = scheme[:end]
+		}
 		if strings.EqualFold(scheme, "bearer") {
-			token, r.bearer = strings.Trim(rest, " "), true
+			token, r.bearer = strings.Trim(h.value[len(scheme):], " "), true
 		}
 	}
 	if lines > 1 || !tokenText(token) {

@@ -134,12 +134,13 @@ func (s *ServiceTokens) writeUses(ctx context.Context) error {
 		return nil
 	}
 	var ops []store.Op
+	uses := make(map[*held]int64)
 	for hash, h := range *known {
 		used := h.used.Load()
 		if used == h.written || len(ops) == usesAtOnce {
 			continue
 		}
-		h.written = used
+		uses[h] = used
 		ops = append(ops, store.Op{
 			Key: usedPrefix + hex.EncodeToString(hash[:]), Value: binary.BigEndian.AppendUint64(nil, uint64(used)), Expires: h.record.Expires, Expect: store.Any,
 		})
@@ -147,8 +148,13 @@ func (s *ServiceTokens) writeUses(ctx context.Context) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	_, err := s.Store.Apply(ctx, ops...)
-	return err
+	if _, err := s.Store.Apply(ctx, ops...); err != nil {
+		return err
+	}
+	for h, used := range uses {
+		h.written = used
+	}
+	return nil
 }
 
 // Watch reports the IDs of sessions of service tokens that were made or revoked, as session.Sessions.Watch does.
