@@ -85,6 +85,23 @@ func checkRules(c *ast.Compiler, pkg ast.Ref, outcomes []outcome) (problems conf
 		}
 		if fault := o.check(c.TypeEnv.GetByRef(entry(pkg, o.name))); fault != "" {
 			problems = append(problems, config.Problem{Position: position(rules[0].Location), Message: o.name + " " + fault})
+			continue
+		}
+		problems = append(problems, checkConstants(o, rules)...)
+	}
+	return problems
+}
+
+// checkConstants reads the values that are written out as they would be read at run time: a fault of one needs no request to show.
+func checkConstants(o outcome, rules []*ast.Rule) (problems config.Problems) {
+	for _, r := range rules {
+		for ; r != nil; r = r.Else {
+			if r.Head.Key != nil || r.Head.Value == nil || len(r.Head.Ref()) != 1 || len(r.Head.Args) > 0 || !ast.IsConstant(r.Head.Value.Value) {
+				continue
+			}
+			if err := o.read(r.Head.Value.Value, new(Decision)); err != nil {
+				problems = append(problems, config.Problem{Position: position(r.Location), Message: fmt.Sprintf("%s: %v", o.name, err)})
+			}
 		}
 	}
 	return problems

@@ -78,7 +78,7 @@ func TestFaultsInOwnDenialsDeny(t *testing.T) {
 		  remove_headers := ["X-A"]`, "remove_headers: \"x-a\" is removed here and set by `headers`"},
 	} {
 		rego := loose(row.rego)
-		d := compilePackage(t, "allow := true\n"+rego).Decide(t.Context(), alice())
+		d := saidOfAlice(t, "allow := true\n"+rego)
 		if got := errorText(d.Err); got != "policy p: "+row.err {
 			t.Errorf("%s\ngot  %s\nwant policy p: %s", rego, got, row.err)
 		}

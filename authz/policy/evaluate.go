@@ -69,6 +69,9 @@ func located(err error) error {
 	var e *topdown.Error
 	if errors.As(err, &e) && e.Location != nil {
 		message, _, _ := strings.Cut(e.Message, "\n")
+		if _, mistake, ok := strings.Cut(message, `parsing "policy mistake: `); ok { // data.doorward.fault.raise
+			return errors.New(strings.TrimSuffix(mistake, `": invalid syntax`))
+		}
 		return fmt.Errorf("%s:%d: %s", e.Location.File, e.Location.Row, strings.TrimSuffix(message, ":"))
 	}
 	return err

@@ -108,6 +108,9 @@ func explain(e *ast.Error, n *names) string {
 		if why := forbidden[m[1]]; why != "" {
 			return fmt.Sprintf("%s is not available to policies: %s", m[1], why)
 		}
+		if library := "data.doorward." + m[1]; n != nil && slices.Contains(n.calls, library) {
+			return fmt.Sprintf("there is no function %s here; add: import %s", m[1], library[:strings.LastIndexByte(library, '.')])
+		}
 		if n != nil {
 			return fmt.Sprintf("there is no function %s%s", m[1], didYouMean(m[1], n.calls))
 		}

@@ -59,7 +59,7 @@ func (c *collector) expr(e *ast.Expr, part bool) {
 		c.term(t)
 	}
 	result := terms[len(terms)-1]
-	computed := !e.IsEquality()
+	computed := !e.IsEquality() && c.hasResult(terms)
 	if e.IsEquality() && len(terms) == 3 {
 		_, isRef := terms[2].Value.(ast.Ref)
 		result, computed = terms[1], !isRef && !plainValue(terms[2])
@@ -69,6 +69,12 @@ func (c *collector) expr(e *ast.Expr, part bool) {
 			c.add(string(e.Location.Text), value.Value)
 		}
 	}
+}
+
+// hasResult says whether a call has an operand for its result, behind its arguments. One that is only true or false has none.
+func (c *collector) hasResult(terms []*ast.Term) bool {
+	ref, ok := terms[0].Value.(ast.Ref)
+	return !ok || len(terms)-1 > c.set.compiler.GetArity(ref)
 }
 
 // plainValue says whether a term is written as a value: its text says all.

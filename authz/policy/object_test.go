@@ -90,7 +90,7 @@ func TestObjectDecisions(t *testing.T) {
 		{`allow := object.union({"allow": true}, input.user.claims)`, "policy p: allow: the object has no `allowed` that is a boolean"},
 		{`allow := json.unmarshal("{\"allowed\": 1}")`, "policy p: allow: the object has no `allowed` that is a boolean"},
 	} {
-		d := compilePackage(t, row.rego).Decide(t.Context(), alice())
+		d := saidOfAlice(t, row.rego)
 		got := answered(t, d)
 		if strings.HasPrefix(row.want, "{") && got != row.want || d.Err == nil && !strings.HasPrefix(row.want, "{") || d.Err != nil && (d.Allow || !strings.Contains(d.Err.Error(), row.want)) {
 			t.Errorf("%s\ngot  %s, %v\nwant %s", row.rego, got, d.Err, row.want)

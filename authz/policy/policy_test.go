@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -16,6 +17,16 @@ func loadSource(t testing.TB, text string) (*Set, config.Problems) {
 	t.Helper()
 	set, problems := load(t.Context(), corpusOf(t, nil, source{file: "p.rego", text: text}), 10*time.Second)
 	return set, sorted(problems)
+}
+
+// saidOfAlice is what a policy p says of alice. One that is refused when it is loaded says what it is refused for: what is written out needs no request
+// to be read.
+func saidOfAlice(t testing.TB, text string) Decision {
+	t.Helper()
+	if _, problems := loadSource(t, "package p\n"+text); len(problems) > 0 {
+		return Decision{Err: fmt.Errorf("policy p: %s", problems[0].Message)}
+	}
+	return compilePackage(t, text).Decide(t.Context(), alice())
 }
 
 // corpusOf is the library with some files and documents, which have no files.

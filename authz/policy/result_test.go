@@ -125,7 +125,7 @@ func TestFaultsDeny(t *testing.T) {
 		if !strings.HasPrefix(text, "allow") {
 			text = "allow := true\n" + text
 		}
-		d := compilePackage(t, text).Decide(t.Context(), alice())
+		d := saidOfAlice(t, text)
 		if d.Allow || d.Claims != nil || d.Headers != nil || d.ResponseHeaders != nil || d.Reasons != nil {
 			t.Errorf("%s\nis answered with %+v", row.rego, d)
 		}

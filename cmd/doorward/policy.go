@@ -143,6 +143,9 @@ func routesOf(c *config.Config, policy string) []string {
 		if r.Policy == policy && !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}
+		if shadow := r.Name + " (shadow)"; r.ShadowPolicy == policy && !slices.Contains(names, shadow) {
+			names = append(names, shadow)
+		}
 	}
 	return names
 }

@@ -146,6 +146,10 @@ func revokeSessions(cmd *cobra.Command, client *admin.Client, what url.Values) e
 	if err := client.Post(cmd.Context(), "/v1/sessions/revoke", what, &done); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d sessions ended\n", done.Revoked)
+	noun := "sessions"
+	if done.Revoked == 1 {
+		noun = "session"
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d %s ended\n", done.Revoked, noun)
 	return err
 }

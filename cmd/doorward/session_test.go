@@ -23,7 +23,7 @@ func TestSessionCommands(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(table), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], "SESSION") || !strings.Contains(lines[1], "alice@example.com  default") {
 		t.Errorf("alice's sessions are\n%s", table)
 	}
-	if out := s.doorward("session", "revoke", "--user", "alice"); out != "1 sessions ended\n" {
+	if out := s.doorward("session", "revoke", "--user", "alice"); out != "1 session ended\n" {
 		t.Errorf("got %q", out)
 	}
 	for _, host := range []string{"grafana", "wiki"} {
@@ -43,7 +43,7 @@ func TestSessionCommands(t *testing.T) {
 	if got := bob.get(s.url("wiki", "/"), api...); got.StatusCode != 401 {
 		t.Errorf("bob: status %d, want 401", got.StatusCode)
 	}
-	if out := s.doorward("session", "revoke", "--all"); out != "1 sessions ended\n" {
+	if out := s.doorward("session", "revoke", "--all"); out != "1 session ended\n" {
 		t.Errorf("got %q", out)
 	}
 	if got := alice.get(s.url("grafana", "/"), api...); got.StatusCode != 401 {

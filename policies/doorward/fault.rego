@@ -7,7 +7,7 @@ package doorward.fault
 
 # METADATA
 # title: Fails, with a message for the log
-# description: The log shows it after "to_number" and "parsing", for to_number is what fails.
+# description: The request is denied, and the log and doorward explain show the message.
 raise(message) := to_number(concat(" ", ["policy mistake:", message]))
 
 # METADATA
