@@ -85,7 +85,7 @@ func TestPolicyMayNotSayIdentityHeaders(t *testing.T) {
 	r := routeTo(t, "grafana", "p")
 	r.AllowAnonymous = true
 	r.IdentityHeaders = map[string]config.IdentityHeader{"Impersonate-Group": {Values: []config.Template{"${groups}"}, Each: true}}
-	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow := true\n\nmetadata := {\"doorward.identity\": {\"impersonate-group\": {\"0\": \"a\\r\\nx-user: root\"}}}\n"}, r)
+	d := newDoor(t, map[string]string{"p.rego": "package p\n\nallow := true\n\nmetadata := {lower(\"DOORWARD.identity\"): {\"impersonate-group\": {\"0\": \"a\\r\\nx-user: root\"}}}\n"}, r)
 	for _, headers := range [][]string{nil, {cookie, signedIn("alice")}} {
 		if response := d.check(d.ask(headers...)); status(response) != 403 || response.GetDynamicMetadata() != nil {
 			t.Errorf("got %v", response)

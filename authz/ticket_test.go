@@ -34,7 +34,7 @@ func TestTickets(t *testing.T) {
 			d := newDoor(t, map[string]string{
 				"grafana.rego": rego,
 				"tier.rego":    "package tier\n\nallow := true\n\nmetadata := {\"tier\": \"free\"}\n",
-				"forger.rego":  "package forger\n\nallow := true\n\nmetadata := {\"doorward\": \"nobody\"}\n",
+				"forger.rego":  "package forger\n\nallow := true\n\nmetadata := {lower(\"DOORWARD\"): \"nobody\"}\n",
 			}, r)
 			for range 2 { // the second is decided from what is kept of the first
 				response := d.check(d.ask(row.headers...))
