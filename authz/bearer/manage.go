@@ -174,20 +174,14 @@ func (s *ServiceTokens) List(ctx context.Context) ([]ServiceToken, error) {
 // uses returns when tokens were last used, as any process has written it: Unix seconds.
 func (s *ServiceTokens) uses(ctx context.Context) (map[[32]byte]int64, error) {
 	all := make(map[[32]byte]int64)
-	for after := ""; ; {
-		items, err := s.Store.List(ctx, usedPrefix, after, pageSize)
+	for item, err := range store.All(ctx, s.Store, usedPrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("read the last uses of service tokens: %w", err)
 		}
-		for _, item := range items {
-			after = item.Key
-			hash, ok := hashOf(recordPrefix + strings.TrimPrefix(item.Key, usedPrefix))
-			if ok && len(item.Value) == 8 {
-				all[hash] = int64(binary.BigEndian.Uint64(item.Value))
-			}
-		}
-		if len(items) < pageSize {
-			return all, nil
+		hash, ok := hashOf(recordPrefix + strings.TrimPrefix(item.Key, usedPrefix))
+		if ok && len(item.Value) == 8 {
+			all[hash] = int64(binary.BigEndian.Uint64(item.Value))
 		}
 	}
+	return all, nil
 }

@@ -28,14 +28,8 @@ const (
 	usedPrefix   = "service-token-used/"
 )
 
-const (
-	// maxAsking bounds the lookups that ask the store at one time; there are some only while its changes are not told.
-	maxAsking = 16
-	// retryWatch is how long Run waits before it asks a store again that could not be watched.
-	retryWatch = 200 * time.Millisecond
-	// pageSize is how many records are read at a time.
-	pageSize = 500
-)
+// maxAsking bounds the lookups that ask the store at one time; there are some only while its changes are not told.
+const maxAsking = 16
 
 // Sealer protects records at rest; session.Sealer is one.
 type Sealer interface {
@@ -163,23 +157,17 @@ func (s *ServiceTokens) read(ctx context.Context, hash [32]byte) (*held, error) 
 // readAll returns every token of the store.
 func (s *ServiceTokens) readAll(ctx context.Context) (*table, error) {
 	all := make(table)
-	for after := ""; ; {
-		items, err := s.Store.List(ctx, recordPrefix, after, pageSize)
+	for item, err := range store.All(ctx, s.Store, recordPrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("read the service tokens: %w", err)
 		}
-		for _, item := range items {
-			after = item.Key
-			if hash, ok := hashOf(item.Key); ok {
-				if h := s.open(item, hash); h != nil {
-					all[hash] = h
-				}
+		if hash, ok := hashOf(item.Key); ok {
+			if h := s.open(item, hash); h != nil {
+				all[hash] = h
 			}
 		}
-		if len(items) < pageSize {
-			return &all, nil
-		}
 	}
+	return &all, nil
 }
 
 // open decodes an item; nil when it was sealed with a key that is gone, or not by us.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -22,20 +21,10 @@ const (
 // Run holds the tokens in memory and follows their changes, until ctx ends or the store is closed. While the store cannot be watched every
 // lookup asks it.
 func (s *ServiceTokens) Run(ctx context.Context) error {
-	for {
-		err := s.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errors.Is(err, store.ErrClosed) {
-			return fmt.Errorf("watch service tokens: %w", err)
-		}
-		select {
-		case <-time.After(retryWatch):
-		case <-ctx.Done():
-			return nil
-		}
+	if err := store.Follow(ctx, s.follow); err != nil {
+		return fmt.Errorf("watch service tokens: %w", err)
 	}
+	return nil
 }
 
 func (s *ServiceTokens) follow(ctx context.Context) error {
@@ -159,24 +148,10 @@ func (s *ServiceTokens) writeUses(ctx context.Context) error {
 
 // Watch reports the IDs of sessions of service tokens that were made or revoked, as session.Sessions.Watch does.
 func (f *Finder) Watch(ctx context.Context) (<-chan string, error) {
-	events, err := f.Service.Store.Watch(ctx, recordPrefix)
-	if err != nil {
-		return nil, err
-	}
-	ids := make(chan string)
-	go func() {
-		defer close(ids)
-		for event := range events {
-			id := ""
-			if hash, ok := hashOf(event.Key); ok {
-				id = hex.EncodeToString(hash[:16])
-			}
-			select {
-			case ids <- id:
-			case <-ctx.Done():
-				return
-			}
+	return store.Names(ctx, f.Service.Store, recordPrefix, func(key string) string {
+		if hash, ok := hashOf(key); ok {
+			return hex.EncodeToString(hash[:16])
 		}
-	}()
-	return ids, nil
+		return ""
+	})
 }

@@ -7,18 +7,13 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"doorward/authz/store"
 )
 
-const (
-	// maxAsking bounds the lookups that ask the store at one time, so that cookies made up by a stranger cannot take it from everybody
-	// else. The others wait, for as long as their context lets them.
-	maxAsking = 64
-	// retryWatch is how long Run waits before it asks a store again that could not be watched.
-	retryWatch = 200 * time.Millisecond
-)
+// maxAsking bounds the lookups that ask the store at one time, so that cookies made up by a stranger cannot take it from everybody
+// else. The others wait, for as long as their context lets them.
+const maxAsking = 64
 
 // Find returns the live session of a cookie's value on a host, or ErrNone. On the common path it reads memory only. Any other
 // error means that the store could not be asked: deny.
@@ -108,20 +103,10 @@ func (s *Sessions) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	uses.Go(func() { s.followUses(ctx) })
-	for {
-		err := s.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errors.Is(err, store.ErrClosed) {
-			return fmt.Errorf("watch sessions: %w", err)
-		}
-		select {
-		case <-time.After(retryWatch):
-		case <-ctx.Done():
-			return nil
-		}
+	if err := store.Follow(ctx, s.follow); err != nil {
+		return fmt.Errorf("watch sessions: %w", err)
 	}
+	return nil
 }
 
 // follow keeps the cache for as long as the store tells its changes.

@@ -48,10 +48,8 @@ func (s *Sessions) idle(ctx context.Context, session *Session) (bool, error) {
 		return false, nil
 	}
 	now := s.now()
-	s.uses.mu.RLock()
-	last, known := s.uses.last[id]
-	s.uses.mu.RUnlock()
-	if age := now.Sub(time.Unix(last, 0)); known && age < limit/idleShare {
+	last, known := s.uses.of(id)
+	if age := now.Sub(last); known && age < limit/idleShare {
 		return false, nil
 	} else if !known || age >= limit {
 		stored, err := s.lastUse(ctx, session)
@@ -90,15 +88,15 @@ func (u *uses) note(id [16]byte, at time.Time) {
 	u.last[id] = at.Unix()
 }
 
-// of returns when a session was last used as far as this process knows, or the zero time.
-func (u *uses) of(id string) time.Time {
-	raw, _ := parseID(id)
+// of returns when a session was last used, as far as this process knows.
+func (u *uses) of(id [16]byte) (at time.Time, known bool) {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	if last, known := u.last[raw]; known {
-		return time.Unix(last, 0)
+	last, known := u.last[id]
+	if !known {
+		return time.Time{}, false
 	}
-	return time.Time{}
+	return time.Unix(last, 0), true
 }
 
 // lastUse reads when the session was last used. Before the first time it counts as used when it was created.

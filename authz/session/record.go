@@ -127,6 +127,11 @@ func (s *Sessions) read(ctx context.Context, id string) (*Session, []byte, error
 	if err != nil {
 		return nil, nil, absent("read a session", err)
 	}
+	return s.live(item)
+}
+
+// live returns the session of its record, and its JSON; ErrNone when it has expired or does not open.
+func (s *Sessions) live(item store.Item) (*Session, []byte, error) {
 	data, err := s.sealer.Open(item.Key, item.Value)
 	if err != nil {
 		return nil, nil, errUnreadable

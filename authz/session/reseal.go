@@ -83,32 +83,26 @@ func (s *Sealer) isOld(value []byte) bool {
 // Reseal seals every record of a store anew that an old key sealed for its own key, and returns how many there were and how many are left, because
 // they changed meanwhile.
 func (s *Sealer) Reseal(ctx context.Context, records store.Store) (done, left int, err error) {
-	for after := ""; ; {
-		items, err := records.List(ctx, "", after, pageSize)
+	for item, err := range store.All(ctx, records, "") {
 		if err != nil {
 			return done, left, fmt.Errorf("list records: %w", err)
 		}
-		for _, item := range items {
-			after = item.Key
-			if !s.isOld(item.Value) {
-				continue
-			}
-			plain, err := s.Open(item.Key, item.Value)
-			if err != nil {
-				continue // not sealed for its key, or damaged: it opens for nobody
-			}
-			op := store.Op{Key: item.Key, Value: s.Seal(item.Key, plain), Expires: item.Expires, Expect: item.Version}
-			switch _, err := records.Apply(ctx, op); {
-			case err == nil:
-				done++
-			case errors.Is(err, store.ErrConflict):
-				left++
-			default:
-				return done, left, fmt.Errorf("seal a record anew: %w", err)
-			}
+		if !s.isOld(item.Value) {
+			continue
 		}
-		if len(items) < pageSize {
-			return done, left, nil
+		plain, err := s.Open(item.Key, item.Value)
+		if err != nil {
+			continue // not sealed for its key, or damaged: it opens for nobody
+		}
+		op := store.Op{Key: item.Key, Value: s.Seal(item.Key, plain), Expires: item.Expires, Expect: item.Version}
+		switch _, err := records.Apply(ctx, op); {
+		case err == nil:
+			done++
+		case errors.Is(err, store.ErrConflict):
+			left++
+		default:
+			return done, left, fmt.Errorf("seal a record anew: %w", err)
 		}
 	}
+	return done, left, nil
 }

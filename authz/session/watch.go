@@ -8,6 +8,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"doorward/authz/store"
 )
 
 // Live returns a session as the store has it now, without its Tokens, and when it ends unless it is used or changed until then; ErrNone when
@@ -25,7 +27,8 @@ func (s *Sessions) Live(ctx context.Context, id string) (*Session, time.Time, er
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	if here := s.uses.of(id); here.After(last) {
+	raw, _ := parseID(id) // it has been read
+	if here, _ := s.uses.of(raw); here.After(last) {
 		last = here
 	}
 	end := last.Add(limit)
@@ -42,22 +45,7 @@ func (s *Sessions) Live(ctx context.Context, id string) (*Session, time.Time, er
 // expiry is reported when the store collects it, which may be minutes later. The channel is closed when ctx ends, and when changes can no
 // longer be told: then nothing that is known of a session is to be trusted until another Watch.
 func (s *Sessions) Watch(ctx context.Context) (<-chan string, error) {
-	events, err := s.store.Watch(ctx, sessionPrefix)
-	if err != nil {
-		return nil, err
-	}
-	ids := make(chan string)
-	go func() {
-		defer close(ids)
-		for event := range events {
-			select {
-			case ids <- strings.TrimPrefix(event.Key, sessionPrefix):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return ids, nil
+	return store.Names(ctx, s.store, sessionPrefix, func(key string) string { return strings.TrimPrefix(key, sessionPrefix) })
 }
 
 // ticketPurpose is what tickets are sealed for.
