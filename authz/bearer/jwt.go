@@ -89,7 +89,7 @@ func (t *jwt) text(name string) string {
 
 // isFor says whether one of the audiences is named (RFC 7519, section 4.1.3).
 func (t *jwt) isFor(audiences []string) bool {
-	return slices.ContainsFunc(texts(t.claims["aud"]), func(a string) bool { return slices.Contains(audiences, a) })
+	return slices.ContainsFunc(config.ClaimTexts(t.claims["aud"]), func(a string) bool { return slices.Contains(audiences, a) })
 }
 
 // check makes every check but those of issuer, audience and signature, which chose and verified the token.
@@ -175,8 +175,8 @@ func (t *jwt) session(i *config.TokenIssuer) (session.Session, error) {
 	}
 	groups, _ := config.Claim(t.claims, i.GroupsClaim)
 	s := session.Session{
-		Provider: i.Name, Issuer: i.Issuer.String(), Subject: t.text("sub"), AMR: texts(t.claims["amr"]), ACR: t.text("acr"),
-		User: session.User{ID: i.Name + ":" + t.text("sub"), Name: t.text("name"), Groups: texts(groups), Claims: maps.Clone(t.claims)},
+		Provider: i.Name, Issuer: i.Issuer.String(), Subject: t.text("sub"), AMR: config.ClaimTexts(t.claims["amr"]), ACR: t.text("acr"),
+		User: session.User{ID: i.Name + ":" + t.text("sub"), Name: t.text("name"), Groups: config.ClaimTexts(groups), Claims: maps.Clone(t.claims)},
 	}
 	s.Expires, _, _ = t.date("exp")
 	s.Created, _, _ = t.date("iat")
@@ -191,24 +191,6 @@ func (t *jwt) session(i *config.TokenIssuer) (session.Session, error) {
 		delete(s.User.Claims, name)
 	}
 	return s, nil
-}
-
-// texts reads a claim that is a text or an array of them; what is something else is left out. It is never nil.
-func texts(claim any) []string {
-	list := []string{}
-	switch c := claim.(type) {
-	case string:
-		if c != "" {
-			list = append(list, c)
-		}
-	case []any:
-		for _, element := range c {
-			if s, ok := element.(string); ok && s != "" {
-				list = append(list, s)
-			}
-		}
-	}
-	return list
 }
 
 // String keeps tokens out of anything printed.

@@ -41,6 +41,25 @@ func ClaimPath(claims map[string]any, path string) []string {
 	return nil
 }
 
+// ClaimTexts reads a claim that is a text or an array of them. Anything else is an empty list, and so is what is no text in an array. It is never
+// nil.
+func ClaimTexts(claim any) []string {
+	list := []string{}
+	switch c := claim.(type) {
+	case string:
+		if c != "" {
+			list = append(list, c)
+		}
+	case []any:
+		for _, element := range c {
+			if s, ok := element.(string); ok && s != "" {
+				list = append(list, s)
+			}
+		}
+	}
+	return slices.Clip(list)
+}
+
 // Template is a text with places for claims: ${path}.
 type Template string
 

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -119,4 +120,24 @@ func isP256(path string, der []byte) error {
 func wrongKey(path, what string) error {
 	return errors.New(path + " " + what + "; it must be an EC private key of the curve P-256 in PEM: " +
 		"openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")
+}
+
+// TrustedRoots are the system's certificates and those of a file in PEM; nil, which stands for the system's, without a file. The error names the
+// file.
+func TrustedRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", file)
+	}
+	return pool, nil
 }

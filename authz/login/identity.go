@@ -183,7 +183,7 @@ func (h *Handler) newSession(c *Settings, idp config.IDP, claims map[string]any)
 	}
 	s := session.Session{
 		Provider: idp.Name, Issuer: idp.Issuer.String(), Subject: text("sub"), SID: text("sid"),
-		Expires: h.Now().Add(c.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: texts(claims["amr"]), ACR: text("acr"),
+		Expires: h.Now().Add(c.Lifetime), AuthTime: unixTime(claims["auth_time"]), AMR: config.ClaimTexts(claims["amr"]), ACR: text("acr"),
 	}
 	s.User = session.User{
 		ID: c.userID(idp, s.Subject), Email: text("email"), Name: text("name"), Groups: groups(idp, claims), Claims: maps.Clone(claims),
@@ -228,30 +228,12 @@ func groupsClaim(idp config.IDP) string {
 // groups are at a name or a path.
 func groups(idp config.IDP, claims map[string]any) []string {
 	claim, _ := config.Claim(claims, groupsClaim(idp))
-	return texts(claim)
+	return config.ClaimTexts(claim)
 }
 
 func groupsGiven(idp config.IDP, claims map[string]any) bool {
 	claim, _ := config.Claim(claims, groupsClaim(idp))
 	return claim != nil
-}
-
-// texts reads a claim that is a string or an array of them. Anything else is an empty list, and so is what is no string in an array.
-func texts(claim any) []string {
-	list := []string{}
-	switch c := claim.(type) {
-	case string:
-		if c != "" {
-			list = append(list, c)
-		}
-	case []any:
-		for _, element := range c {
-			if s, ok := element.(string); ok && s != "" {
-				list = append(list, s)
-			}
-		}
-	}
-	return slices.Clip(list)
 }
 
 // unixTime reads a NumericDate (RFC 7519, section 2), or returns the zero time.

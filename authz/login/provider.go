@@ -3,12 +3,10 @@ package login
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -235,9 +233,9 @@ func newClient(base *http.Client, caFile string) (*http.Client, error) {
 	if base != nil {
 		client = *base
 	} else {
-		roots, err := roots(caFile)
+		roots, err := config.TrustedRoots(caFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("idp.ca_file: %w", err)
 		}
 		transport := http.DefaultTransport.(*http.Transport).Clone()
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
@@ -250,25 +248,6 @@ func newClient(base *http.Client, caFile string) (*http.Client, error) {
 	client.Timeout = providerTimeout
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &client, nil
-}
-
-// roots are the system's and those of a file; nil means the system's.
-func roots(caFile string) (*x509.CertPool, error) {
-	if caFile == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("idp.ca_file: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("idp.ca_file: %s has no certificate in PEM", caFile)
-	}
-	return pool, nil
 }
 
 // boundedTransport bounds the size of answers.
