@@ -90,14 +90,18 @@ func stripPatterns(assertion string, trustedHops uint32, more []string) []string
 // identityHeaders are the headers by which some route tells an upstream who is there, beside those that are stripped anyhow. Authorization is not
 // among them: it belongs to the applications of other routes, and on its own route authz replaces it or takes it away.
 func identityHeaders(c *config.Config) (names []string) {
-	usual := regexp.MustCompile("^(?:" + strings.Join(stripPatterns(c.JWT.Header, c.Edge.TrustedHops, nil), "|") + ")$")
 	for _, r := range c.Routes {
 		for name := range r.IdentityHeaders {
-			if name = strings.ToLower(name); name != "authorization" && !usual.MatchString(name) {
+			if name = strings.ToLower(name); name != "authorization" {
 				names = append(names, name)
 			}
 		}
 	}
+	if len(names) == 0 {
+		return nil
+	}
+	usual := regexp.MustCompile("^(?:" + strings.Join(stripPatterns(c.JWT.Header, c.Edge.TrustedHops, nil), "|") + ")$")
+	names = slices.DeleteFunc(names, usual.MatchString)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
