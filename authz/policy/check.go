@@ -145,6 +145,17 @@ func only(t types.Type, ok func(types.Type) bool) bool {
 func isBoolean(t types.Type) bool { _, ok := t.(types.Boolean); return ok }
 func isString(t types.Type) bool  { _, ok := t.(types.String); return ok }
 
+// isStrings says whether a type is a set or an array of strings.
+func isStrings(t types.Type) bool {
+	switch t := t.(type) {
+	case *types.Set:
+		return only(t.Of(), isString)
+	case *types.Array:
+		return only(types.Values(t), isString)
+	}
+	return false
+}
+
 func wrongType(want string, t types.Type) string {
 	if _, several := t.(types.Any); several {
 		return "must be " + want + ", and it can be " + kindOf(t)
@@ -189,15 +200,7 @@ func checkClaims(t types.Type) string {
 }
 
 func checkHeaders(check func(name, value string) error) func(types.Type) string {
-	isText := func(t types.Type) bool {
-		switch t := t.(type) {
-		case *types.Set:
-			return only(t.Of(), isString)
-		case *types.Array:
-			return only(types.Values(t), isString)
-		}
-		return isString(t)
-	}
+	isText := func(t types.Type) bool { return isString(t) || isStrings(t) }
 	name := func(name string) string {
 		lower := strings.ToLower(name)
 		err := checkHeader(lower, "")

@@ -36,19 +36,7 @@ func checkRemovedHeader(name, _ string) error {
 }
 
 func checkRemoveHeaders(t types.Type) string {
-	isNames := func(t types.Type) bool {
-		switch t := t.(type) {
-		case *types.Set:
-			return only(t.Of(), isString)
-		case *types.Array:
-			return only(types.Values(t), isString)
-		}
-		return false
-	}
-	if only(t, isNames) {
-		return ""
-	}
-	return wrongType("a set or an array of names", t)
+	return checkKind(t, isStrings, "a set or an array of names")
 }
 
 func checkRedirect(t types.Type) string { return checkKind(t, isString, "a string") }
@@ -71,13 +59,8 @@ func checkKind(t types.Type, ok func(types.Type) bool, want string) string {
 }
 
 func readRemoveHeaders(v ast.Value, d *Decision) error {
-	var terms []*ast.Term
-	switch v := v.(type) {
-	case ast.Set:
-		terms = v.Slice()
-	case *ast.Array:
-		v.Foreach(func(t *ast.Term) { terms = append(terms, t) })
-	default:
+	terms := elements(v)
+	if terms == nil {
 		return fmt.Errorf("must be a set or an array of names, not %s", typeName(v))
 	}
 	if len(terms) > maxRemoved {

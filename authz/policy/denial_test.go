@@ -164,6 +164,25 @@ func TestBadDocuments(t *testing.T) {
 	}
 }
 
+// What has no effect is no difference, but not the same.
+func TestSameDecisions(t *testing.T) {
+	for _, row := range []struct {
+		one, other string
+		want       bool
+	}{
+		{`claims := {"a": 1}`, `claims := {"a": 1}`, true},
+		{`claims := {"a": 1}`, `claims := {"a": 2}`, false},
+		{`remove_headers := ["a", "b"]`, `remove_headers := {"b", "a"}`, true},
+		{`headers := {"a": "1"}`, ``, false},
+	} {
+		one := compilePackage(t, "allow := false\n"+row.one).Decide(t.Context(), alice())
+		other := compilePackage(t, "allow := false\n"+row.other).Decide(t.Context(), alice())
+		if got := one.Same(&other); got != row.want || len(one.Differences(&other)) != 0 {
+			t.Errorf("%s and %s: the same %t, want %t; they differ in %q", row.one, row.other, got, row.want, one.Differences(&other))
+		}
+	}
+}
+
 func TestDifferences(t *testing.T) {
 	for _, row := range []struct{ one, other, want string }{
 		{`allow := true`, `allow if input.user`, ``},
@@ -189,6 +208,9 @@ func TestDifferences(t *testing.T) {
 			return compilePackage(t, rego).Decide(t.Context(), alice())
 		}
 		one, other := decide(row.one), decide(row.other)
+		if one.Same(&other) && row.want != "" || !one.Same(&one) {
+			t.Errorf("%s and %s are the same: %t", row.one, row.other, one.Same(&other))
+		}
 		for _, got := range [][]string{one.Differences(&other), other.Differences(&one)} {
 			if strings.Join(got, " ") != row.want {
 				t.Errorf("%s and %s differ in %q, want %q", row.one, row.other, got, row.want)

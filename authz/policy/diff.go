@@ -6,15 +6,16 @@ import (
 	"slices"
 )
 
-// Differences names the parts in which two decisions have another effect, in the words of the rules: allow, deny, claims, headers, ... and
-// error. What a denial does not use, as claims, is not compared when both deny, and what only a denial uses not when both allow. It is empty
-// for decisions that have the same effect.
-func (d *Decision) Differences(other *Decision) (parts []string) {
+// comparison is one part of two decisions, in the words of the rules.
+type comparison struct {
+	name          string
+	matters, same bool // matters says whether a difference has an effect
+}
+
+// compare holds every part of two decisions against each other.
+func (d *Decision) compare(other *Decision) []comparison {
 	pass, stop := d.Allow && other.Allow, !d.Allow && !other.Allow
-	for _, part := range []struct {
-		name          string
-		matters, same bool
-	}{
+	return []comparison{
 		{"error", true, (d.Err == nil) == (other.Err == nil)},
 		{"allow", true, d.Allow == other.Allow},
 		{"deny", true, slices.Equal(d.Reasons, other.Reasons)},
@@ -27,12 +28,24 @@ func (d *Decision) Differences(other *Decision) (parts []string) {
 		{"status", stop, d.Status == other.Status},
 		{"body", stop, d.Body == other.Body && d.BodyType == other.BodyType},
 		{"metadata", pass || stop, len(d.Metadata) == 0 && len(other.Metadata) == 0 || reflect.DeepEqual(d.Metadata, other.Metadata)},
-	} {
-		if part.matters && !part.same {
-			parts = append(parts, part.name)
+	}
+}
+
+// Differences names the parts in which two decisions have another effect, in the words of the rules: allow, deny, claims, headers, ... and
+// error. What a denial does not use, as claims, is not compared when both deny, and what only a denial uses not when both allow. It is empty
+// for decisions that have the same effect.
+func (d *Decision) Differences(other *Decision) (parts []string) {
+	for _, c := range d.compare(other) {
+		if c.matters && !c.same {
+			parts = append(parts, c.name)
 		}
 	}
 	return parts
+}
+
+// Same says whether two decisions are the same in every part, also in those that have no effect.
+func (d *Decision) Same(other *Decision) bool {
+	return !slices.ContainsFunc(d.compare(other), func(c comparison) bool { return !c.same })
 }
 
 func sameNames(one, other []string) bool {

@@ -222,15 +222,11 @@ func cookieValue(v ast.Value) (string, error) {
 
 // headerValue is a string, or several joined by "," (RFC 9110, section 5.2). A part that holds a comma would read as two.
 func headerValue(v ast.Value) (string, error) {
-	var parts []*ast.Term
-	switch v := v.(type) {
-	case ast.String:
-		return string(v), nil
-	case ast.Set:
-		parts = v.Slice()
-	case *ast.Array:
-		v.Foreach(func(t *ast.Term) { parts = append(parts, t) })
-	default:
+	if s, ok := v.(ast.String); ok {
+		return string(s), nil
+	}
+	parts := elements(v)
+	if parts == nil {
 		return "", fmt.Errorf("must be a string or an array of strings, not %s", typeName(v))
 	}
 	values := make([]string, len(parts))

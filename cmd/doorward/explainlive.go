@@ -4,16 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"reflect"
-	"slices"
-	"strings"
 	"time"
 
 	"doorward/authz"
-	"doorward/authz/policy"
 	"doorward/authz/session"
 )
 
@@ -92,7 +87,7 @@ func (p *planes) explainRequest(ctx context.Context, q url.Values) (tried, error
 // newestSession is that of a user, by id or e-mail address; nil without one.
 func (p *planes) newestSession(ctx context.Context, user string) (newest *session.Session, err error) {
 	err = p.sessions.All(ctx, func(s *session.Session) bool {
-		if is := s.User.ID == user || strings.EqualFold(s.User.Email, user); is && (newest == nil || s.Created.After(newest.Created)) {
+		if isUser(s, user) && (newest == nil || s.Created.After(newest.Created)) {
 			newest = s
 		}
 		return true
@@ -116,7 +111,7 @@ func explained(ctx context.Context, r authz.Recent) tried {
 	}
 	x := r.Policy.Explain(ctx, r.Input)
 	t.Explanation = &x
-	if !sameDecision(x.Decision, r.Decision) {
+	if !x.Decision.Same(&r.Decision) {
 		now := authz.Recent{Outcome: "deny", Decision: x.Decision, Cause: x.Decision.Err}
 		if x.Decision.Allow {
 			now.Outcome = "allow"
@@ -135,10 +130,4 @@ func judged(r authz.Recent) bool {
 		return r.Route.Anonymous()
 	}
 	return false
-}
-
-func sameDecision(a, b policy.Decision) bool {
-	return a.Allow == b.Allow && slices.Equal(a.Reasons, b.Reasons) && a.ClaimsDigest == b.ClaimsDigest && maps.Equal(a.Headers, b.Headers) &&
-		slices.Equal(a.RemoveHeaders, b.RemoveHeaders) && maps.Equal(a.ResponseHeaders, b.ResponseHeaders) && a.Redirect == b.Redirect &&
-		a.Status == b.Status && a.Body == b.Body && (a.Err == nil) == (b.Err == nil) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
