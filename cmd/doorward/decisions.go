@@ -56,8 +56,8 @@ func tailCommand() *cobra.Command {
 			"the mask. A reader that is too slow loses some and is told how many.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %q: it is text or json", output)
+			if err := checkFormat("output", output); err != nil {
+				return err
 			}
 			if last < 0 {
 				return fmt.Errorf("--last %d: it is 0 or more", last)
@@ -165,12 +165,7 @@ func textLine(r *decision.Record, count int) string {
 
 // plain replaces what could steer a terminal or be taken for another column.
 func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == ' ' || !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
+	return strings.ReplaceAll(shown(s, ""), " ", string(unicode.ReplacementChar))
 }
 
 func captureCommand() *cobra.Command {

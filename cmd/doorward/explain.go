@@ -53,7 +53,7 @@ type explaining struct {
 }
 
 func (e *explaining) run(cmd *cobra.Command, args []string) (t tried, err error) {
-	if err := checkFormat(e.format); err != nil {
+	if err := checkFormat("format", e.format); err != nil {
 		return t, err
 	}
 	if len(args) == 1 {

@@ -39,8 +39,8 @@ func keyListCommand() *cobra.Command {
 		Short: "Print the published keys",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %q: it is text or json", output)
+			if err := checkFormat("output", output); err != nil {
+				return err
 			}
 			report, err := askKeys(&running, func(c *admin.Client, report *token.Report) error {
 				return c.Get(cmd.Context(), "/v1/keys", nil, report)
@@ -49,9 +49,7 @@ func keyListCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(report)
+				return writeJSON(cmd.OutOrStdout(), report)
 			}
 			return printKeys(cmd.OutOrStdout(), report, time.Now())
 		},

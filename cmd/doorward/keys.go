@@ -40,15 +40,10 @@ func (p *planes) keyHandlers() map[string]http.Handler {
 	answer := func(do func(*http.Request) error) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if err := do(r); err != nil {
-				status := http.StatusInternalServerError
-				if errors.As(err, new(token.Refusal)) {
-					status = http.StatusConflict
-				}
-				http.Error(w, err.Error(), status)
+				writeFault(w, err)
 				return
 			}
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(p.keys()) // the client went away: nothing to do, nobody to tell
+			writeAnswer(w, p.keys())
 		})
 	}
 	return map[string]http.Handler{

@@ -72,9 +72,10 @@ func formatFlag(cmd *cobra.Command, format *string) {
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func checkFormat(format string) error {
+// checkFormat refuses another value of a flag than text and json.
+func checkFormat(flag, format string) error {
 	if format != "text" && format != "json" {
-		return fmt.Errorf("--format %q: it is text or json", format)
+		return fmt.Errorf("--%s %q: it is text or json", flag, format)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func policyCheckCommand() *cobra.Command {
 			"check reports of them. The exit status is 0 when there are none, 1 otherwise.",
 		ValidArgsFunction: regoFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := checkFormat("format", format); err != nil {
 				return err
 			}
 			if len(args) > 0 && cmd.Flags().Changed("config") {

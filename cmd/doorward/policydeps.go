@@ -28,7 +28,7 @@ func policyDepsCommand() *cobra.Command {
 			"running doorward has counted since it loaded it: how many of its decisions were kept ones.",
 		ValidArgsFunction: completeRoutes(&running.config),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := checkFormat("format", format); err != nil {
 				return err
 			}
 			c, err := config.Load(running.config)

@@ -57,7 +57,7 @@ type evaluation struct {
 }
 
 func (e *evaluation) run(cmd *cobra.Command) (t tried, err error) {
-	if err := checkFormat(e.format); err != nil {
+	if err := checkFormat("format", e.format); err != nil {
 		return t, err
 	}
 	c, err := config.Load(e.config)

@@ -39,7 +39,7 @@ type replaying struct {
 }
 
 func (o *replaying) run(cmd *cobra.Command, files []string) error {
-	if err := checkFormat(o.format); err != nil {
+	if err := checkFormat("format", o.format); err != nil {
 		return err
 	}
 	c, err := config.Load(o.config)

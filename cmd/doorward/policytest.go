@@ -29,7 +29,7 @@ func policyTestCommand() *cobra.Command {
 			"  doorward policy test --run viewers -v",
 		ValidArgsFunction: regoFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(t.format); err != nil {
+			if err := checkFormat("format", t.format); err != nil {
 				return err
 			}
 			c, loaded, err := source.load(cmd, args)

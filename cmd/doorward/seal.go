@@ -70,7 +70,7 @@ func (s *seal) rotate(w http.ResponseWriter, r *http.Request) {
 		done, _, err = s.sealer.Reseal(r.Context(), s.store)
 	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		writeFault(w, err)
 		return
 	}
 	writeAnswer(w, map[string]any{"resealed": done})

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"doorward/authz/admin"
 
@@ -48,8 +45,8 @@ func sessionListCommand() *cobra.Command {
 		Short: "Print the live sessions",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %q: it is text or json", output)
+			if err := checkFormat("output", output); err != nil {
+				return err
 			}
 			client, err := running.client()
 			if err != nil {
@@ -63,9 +60,7 @@ func sessionListCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(list)
+				return writeJSON(cmd.OutOrStdout(), list)
 			}
 			return printSessions(cmd.OutOrStdout(), list.Sessions, list.More)
 		},
@@ -98,12 +93,7 @@ func dash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
+	return shown(s, "")
 }
 
 func sessionRevokeCommand() *cobra.Command {
@@ -146,10 +136,6 @@ func revokeSessions(cmd *cobra.Command, client *admin.Client, what url.Values) e
 	if err := client.Post(cmd.Context(), "/v1/sessions/revoke", what, &done); err != nil {
 		return err
 	}
-	noun := "sessions"
-	if done.Revoked == 1 {
-		noun = "session"
-	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d %s ended\n", done.Revoked, noun)
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s ended\n", count(done.Revoked, "session"))
 	return err
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
+	"doorward/authz/bearer"
 	"doorward/authz/session"
+	"doorward/authz/token"
 )
 
 // maxSessionsListed bounds one answer of the admin API.
@@ -45,7 +48,7 @@ func (p *planes) listSessions(w http.ResponseWriter, r *http.Request) {
 		return true
 	})
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		writeFault(w, err)
 		return
 	}
 	slices.SortFunc(list, func(a, b sessionInfo) int { return b.Created.Compare(a.Created) })
@@ -69,7 +72,7 @@ func (p *planes) revokeSessions(w http.ResponseWriter, r *http.Request) {
 		n, err = p.revokeHashes(r.Context(), hashes)
 	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		writeFault(w, err)
 		return
 	}
 	p.log.Info("sessions ended by the operator", "count", n, "user", q.Get("user"), "all", q.Get("all") == "true")
@@ -114,4 +117,13 @@ func (p *planes) revokeHashes(ctx context.Context, hashes []string) (int, error)
 func writeAnswer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the client went away: nothing to do, nobody to tell
+}
+
+// writeFault answers with an error as a text: 409 for what is refused and the operator can act on, 500 for what did not work.
+func writeFault(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	if errors.As(err, new(token.Refusal)) || errors.As(err, new(bearer.Refusal)) {
+		status = http.StatusConflict
+	}
+	http.Error(w, err.Error(), status)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -82,8 +81,8 @@ func tokenListCommand() *cobra.Command {
 		Short: "Print the tokens that are good",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "text" && output != "json" {
-				return fmt.Errorf("--output %q: it is text or json", output)
+			if err := checkFormat("output", output); err != nil {
+				return err
 			}
 			client, err := running.client()
 			if err != nil {
@@ -94,9 +93,7 @@ func tokenListCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(list)
+				return writeJSON(cmd.OutOrStdout(), list)
 			}
 			return printTokens(cmd.OutOrStdout(), list.Tokens)
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -22,7 +21,7 @@ func (p *planes) tokenHandlers() map[string]http.Handler {
 func (p *planes) listTokens(w http.ResponseWriter, r *http.Request) {
 	list, err := p.bearer.Service.List(r.Context())
 	if err != nil {
-		tokenFault(w, err)
+		writeFault(w, err)
 		return
 	}
 	writeAnswer(w, tokenList{list})
@@ -51,7 +50,7 @@ func (p *planes) createToken(w http.ResponseWriter, r *http.Request) {
 	}
 	token, err := p.bearer.Service.Create(r.Context(), bearer.Request{Name: q.Get("name"), Routes: q["route"], Groups: q["group"], Life: life})
 	if err != nil {
-		tokenFault(w, err)
+		writeFault(w, err)
 		return
 	}
 	p.log.Info("service token created by the operator", "name", q.Get("name"), "routes", q["route"], "groups", q["group"], "life", life.String())
@@ -61,19 +60,11 @@ func (p *planes) createToken(w http.ResponseWriter, r *http.Request) {
 func (p *planes) revokeToken(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	if err := p.bearer.Service.Revoke(r.Context(), name); err != nil {
-		tokenFault(w, err)
+		writeFault(w, err)
 		return
 	}
 	p.log.Info("service token revoked by the operator", "name", name)
 	writeAnswer(w, struct{}{})
-}
-
-func tokenFault(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	if errors.As(err, new(bearer.Refusal)) {
-		status = http.StatusConflict
-	}
-	http.Error(w, err.Error(), status)
 }
 
 // takeServiceTokens says which of the routes does not, or is not there.

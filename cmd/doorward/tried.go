@@ -170,9 +170,12 @@ func (t tried) show(w io.Writer, format string) error {
 }
 
 // onScreen replaces what a terminal would not show but obey: parts of requests and names are chosen by others.
-func onScreen(text string) string {
+func onScreen(text string) string { return shown(text, "\n\t") }
+
+// shown replaces what does not print, but for the characters that are kept.
+func shown(text, kept string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) && !strings.ContainsRune(kept, r) {
 			return unicode.ReplacementChar
 		}
 		return r
