@@ -111,8 +111,8 @@ func twoTabsAtKeycloak(t *testing.T, b *browser, k *keycloak) {
 			t.Fatal(err)
 		}
 	}
-	x.arrive(b.demo.url("grafana", "/d/x?orgId=1#panel-3"))
-	y.arrive(b.demo.url("wiki", "/?page=2#notes"))
+	x.arriveOrRepeat(k, "alice", b.demo.url("grafana", "/d/x?orgId=1#panel-3"))
+	y.arriveOrRepeat(k, "alice", b.demo.url("wiki", "/?page=2#notes"))
 	y.shows("alice@example.com")
 	// A form that is sent after another tab has signed in, in a browser without scripts, where Keycloak cannot take it away.
 	z := b.person(t)
@@ -129,6 +129,27 @@ func twoTabsAtKeycloak(t *testing.T, b *browser, k *keycloak) {
 	w.click("#kc-login")
 	w.arrive(b.demo.url("wiki", "/"))
 	w.shows("bob@example.com")
+}
+
+// arriveOrRepeat waits for an address. Keycloak now and then refuses one of two forms of a browser that it gets at the very same moment and shows
+// it once more ("Invalid username or password"); a person then fills it in again, and so does this, once.
+func (x *tab) arriveOrRepeat(k *keycloak, name, want string) {
+	x.t.Helper()
+	for begun := time.Now(); time.Since(begun) < arriveWithin/2; time.Sleep(50 * time.Millisecond) {
+		place, err := chromedp.Run(x.ctx, chromedp.Evaluate[string](`document.readyState == "complete" ? location.href : ""`))
+		if err != nil || place == "" {
+			continue
+		}
+		if place == want {
+			return
+		}
+		if strings.HasPrefix(place, k.origin) && strings.Contains(x.text(), "Invalid username or password") {
+			x.fill(name)
+			x.click("#kc-login")
+			break
+		}
+	}
+	x.arrive(want)
 }
 
 func changedGroup(t *testing.T, b *browser, k *keycloak) {
