@@ -8,30 +8,110 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
-// Apply makes r what is served, and returns when every connected Envoy has acknowledged the change, or has rejected it, or ctx ends.
-// Changes are applied one after the other. The error says which Envoy did not take what, and why; what was rejected went back to its last
-// good version there, and everything else is served. When ctx ends first, the change stays under way.
-//
-// An Envoy that goes is not waited for any more; one that comes gets what is served, and is not waited for. What an Envoy
-// still owes from an earlier change is waited for too. A certificate counts only where an Envoy has asked for it.
-func (s *Server) Apply(ctx context.Context, r *Resources) error {
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the change before: %w", context.Cause(ctx))
-	}
+// Apply is Install and Wait; the error joins those of the answers.
+func (s *Server) Apply(ctx context.Context, c *Change) error {
 	var errs []error
-	for st, w := range s.install(r) {
+	for _, a := range s.Install(c).Wait(ctx) {
+		errs = append(errs, a.Err())
+	}
+	return errors.Join(errs...)
+}
+
+// Install makes a change a part of what is served, and returns at once: the Envoys get it each by its own acknowledgements. Each change is delivered
+// for itself; none waits for another one's.
+func (s *Server) Install(c *Change) *Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.served == nil
+	if first {
+		s.served = newServed()
+	}
+	changed := s.served.adopt(c)
+	d := &Delivery{server: s, begun: s.now(), waits: make(map[*stream]*wait, len(s.streams))}
+	for st := range s.streams {
+		if first {
+			st.markAll()
+		}
+		d.waits[st] = st.change(changed)
+		st.signal()
+	}
+	return d
+}
+
+// Delivery is one change on its way to the Envoys that were connected when it was installed. An Envoy that comes later gets what is served then,
+// and is not waited for.
+type Delivery struct {
+	server *Server
+	begun  time.Time
+	waits  map[*stream]*wait
+}
+
+// What an Envoy answered to a change.
+const (
+	Acknowledged = "acknowledged" // it has all of it
+	Rejected     = "rejected"     // it has all of it but what Answer.Rejected names, of which it keeps the last good version
+	Waiting      = "waiting"      // it has not answered for what Answer.Waiting names
+	Gone         = "gone"         // it is not connected any more
+)
+
+// Answer is what one Envoy made of a change.
+type Answer struct {
+	Node     string        `json:"node"`
+	State    string        `json:"state"`
+	Took     time.Duration `json:"took_ns"` // from the installation to the answer; until now for Waiting
+	Rejected []Rejection   `json:"rejected,omitempty"`
+	Waiting  string        `json:"waiting,omitempty"` // a few names of resources
+	cause    error
+}
+
+// Err is nil for an Envoy that took everything, or is gone.
+func (a Answer) Err() error {
+	var errs []error
+	for _, r := range a.Rejected {
+		errs = append(errs, fmt.Errorf("envoy %q rejected %s %q: %s", a.Node, r.Type, r.Resource, r.Message))
+	}
+	if a.State == Waiting {
+		errs = append(errs, fmt.Errorf("envoy %q has not acknowledged %s: %w", a.Node, a.Waiting, a.cause))
+	}
+	return errors.Join(errs...)
+}
+
+// Wait returns what each Envoy answered, by node, once all have or ctx ends. A certificate counts only where an Envoy has asked for it. When ctx
+// ends first, the change stays under way. It may be called several times, and by several at a time.
+func (d *Delivery) Wait(ctx context.Context) []Answer {
+	for _, w := range d.waits {
 		select {
 		case <-w.done:
 		case <-ctx.Done():
 		}
-		errs = append(errs, s.outcome(ctx, st, w))
 	}
-	return errors.Join(errs...)
+	d.server.mu.Lock()
+	defer d.server.mu.Unlock()
+	answers := make([]Answer, 0, len(d.waits))
+	for st, w := range d.waits {
+		answers = append(answers, d.answer(ctx, st, w))
+	}
+	slices.SortFunc(answers, func(a, b Answer) int { return cmp.Compare(a.Node, b.Node) })
+	return answers
+}
+
+func (d *Delivery) answer(ctx context.Context, st *stream, w *wait) Answer {
+	a := Answer{Node: st.node, State: Acknowledged, Took: w.at.Sub(d.begun), Rejected: slices.Clone(w.rejected)}
+	slices.SortFunc(a.Rejected, func(a, b Rejection) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Resource, b.Resource))
+	})
+	switch {
+	case !w.ended:
+		a.State, a.Waiting, a.Took, a.cause = Waiting, w.names(), d.server.now().Sub(d.begun), context.Cause(ctx)
+	case len(w.rejected) > 0:
+		a.State = Rejected
+	case len(w.open) > 0:
+		a.State = Gone
+	}
+	return a
 }
 
 // key names a resource among those of all kinds.
@@ -46,147 +126,94 @@ type wait struct {
 	rejected []Rejection
 	done     chan struct{} // closed when open is empty, or the Envoy is gone
 	ended    bool
+	at       time.Time // when it ended
 }
 
-func (w *wait) end() {
-	if !w.ended {
-		w.ended = true
-		close(w.done)
+// names lists a few of the open resources.
+func (w *wait) names() string {
+	const few = 5
+	var names []string
+	for k := range w.open {
+		names = append(names, fmt.Sprintf("%s %q", k.kind, k.name))
 	}
+	slices.Sort(names)
+	if len(names) > few {
+		names = append(names[:few], fmt.Sprintf("and %d more", len(names)-few))
+	}
+	return strings.Join(names, ", ")
 }
 
-// install replaces what is served, tells each stream what changed for it, and starts waiting for each.
-func (s *Server) install(r *Resources) map[*stream]*wait {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first := s.served == nil
-	changed := changes(s.served, r)
-	s.served = r
-	waits := make(map[*stream]*wait, len(s.streams))
-	for st := range s.streams {
-		if first {
-			st.markAll()
-		}
-		st.change(changed)
-		waits[st] = st.wait
-		st.signal()
-	}
-	return waits
-}
-
-// changes are the names whose resource differs between two states.
-func changes(from, to *Resources) []key {
-	if from == nil {
-		from = newResources()
-	}
-	var out []key
-	for k := range kinds {
-		for name, res := range to.set[k] {
-			if from.set[k][name].hash() != res.version {
-				out = append(out, key{k, name})
-			}
-		}
-		for name := range from.set[k] {
-			if to.set[k][name] == nil {
-				out = append(out, key{k, name})
-			}
-		}
-	}
-	return out
-}
-
-// change marks what is due for the Envoy, and makes a wait for it and for what the Envoy still owes.
-func (st *stream) change(changed []key) {
-	w := &wait{open: make(map[key]struct{}), done: make(chan struct{})}
-	st.wait = w
+// change marks what is due for the Envoy, and makes a wait for it.
+func (st *stream) change(changed []key) *wait {
+	w := &wait{open: make(map[key]struct{}, len(changed)), done: make(chan struct{})}
 	for _, c := range changed {
 		w.open[c] = struct{}{}
-		if f := st.feeds[c.kind]; f != nil {
-			f.mark(c.name, st.server.served.set[c.kind][c.name])
-		}
+		st.waits[c] = append(st.waits[c], w)
+		st.mark(c.kind, c.name)
 	}
-	for k, f := range st.feeds {
-		if f == nil {
-			continue
-		}
-		for name := range f.owed() {
-			w.open[key{kind(k), name}] = struct{}{}
-		}
+	for _, c := range changed {
+		st.recheckOne(c)
 	}
-	st.recheckAll()
-}
-
-// markAll works out what is due for everything that the Envoy asked for, and has from an earlier stream, before there was
-// anything to compare it with.
-func (st *stream) markAll() {
-	for k, f := range st.feeds {
-		if f == nil {
-			continue
-		}
-		for name := range f.held {
-			f.mark(name, st.server.served.set[k][name])
-		}
-		for name := range f.subscribed {
-			f.mark(name, st.server.served.set[k][name])
-		}
-	}
-}
-
-// owed are the names that are due or in flight.
-func (f *feed) owed() map[string]struct{} {
-	out := maps.Clone(f.upserts)
-	maps.Copy(out, f.removals)
-	for _, b := range f.inFlight() {
-		for name := range b.items {
-			out[name] = struct{}{}
-		}
-	}
-	return out
+	st.endIfDone(w)
+	return w
 }
 
 // recheck closes what the Envoy has answered for. A scope decides what is expected of its routes, a listener of everything.
 func (st *stream) recheck(k kind, name string) {
-	if st.wait == nil {
+	if len(st.waits) == 0 {
 		return
 	}
 	if k == listenerKind {
-		st.recheckAll()
+		for c := range maps.Clone(st.waits) {
+			st.recheckOne(c)
+		}
 		return
 	}
-	st.tryClose(key{k, name})
+	st.recheckOne(key{k, name})
 	if k == scopeKind {
-		st.tryClose(key{routeKind, name})
+		st.recheckOne(key{routeKind, name})
 	}
-	st.endIfDone()
 }
 
-func (st *stream) recheckAll() {
-	if st.wait == nil {
+// recheckOne closes a resource for everybody who waits for it.
+func (st *stream) recheckOne(k key) {
+	waits := st.waits[k]
+	if len(waits) == 0 || !st.settled(k) {
 		return
 	}
-	for k := range st.wait.open {
-		st.tryClose(k)
+	delete(st.waits, k)
+	for _, w := range waits {
+		delete(w.open, k)
+		if f := st.feeds[k.kind]; f != nil {
+			if no, ok := f.refused[k.name]; ok && no.version == st.served(k).hash() {
+				w.rejected = append(w.rejected, no.Rejection)
+			}
+		}
+		st.endIfDone(w)
 	}
-	st.endIfDone()
 }
 
-func (st *stream) endIfDone() {
-	if len(st.wait.open) == 0 {
-		st.wait.end()
+func (st *stream) endIfDone(w *wait) {
+	if len(w.open) == 0 {
+		st.end(w)
 	}
 }
 
-func (st *stream) tryClose(k key) {
-	w := st.wait
-	if _, ok := w.open[k]; !ok || !st.settled(k) {
-		return
+func (st *stream) end(w *wait) {
+	if !w.ended {
+		w.ended, w.at = true, st.server.now()
+		close(w.done)
 	}
-	delete(w.open, k)
-	if f := st.feeds[k.kind]; f != nil {
-		if no, ok := f.refused[k.name]; ok && no.version == st.served(k).hash() {
-			w.rejected = append(w.rejected, no.Rejection)
+}
+
+// endAll ends every wait: the Envoy is gone.
+func (st *stream) endAll() {
+	for _, waits := range st.waits {
+		for _, w := range waits {
+			st.end(w)
 		}
 	}
+	st.waits = nil
 }
 
 // settled says that nothing more is to come from the Envoy about a resource, as it is served now.
@@ -210,7 +237,7 @@ func (st *stream) settled(k key) bool {
 }
 
 // served is the resource as it is served, nil for none.
-func (st *stream) served(k key) *resource { return st.server.served.set[k.kind][k.name] }
+func (st *stream) served(k key) *resource { return st.server.served.find(k) }
 
 // expects says that the Envoy has not asked for a resource but will, because of another one that it has or is to have. An
 // Envoy that asks for clusters is expected to ask for everything.
@@ -241,38 +268,4 @@ func (st *stream) comes(k key) bool {
 		}
 	}
 	return res != nil && (f != nil && f.wants(k.name) || st.expects(k))
-}
-
-// outcome ends a wait and says what came of it: nil when the Envoy took everything, or went.
-func (s *Server) outcome(ctx context.Context, st *stream, w *wait) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if st.wait == w {
-		st.wait = nil
-	}
-	slices.SortFunc(w.rejected, func(a, b Rejection) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Resource, b.Resource))
-	})
-	var errs []error
-	for _, r := range w.rejected {
-		errs = append(errs, fmt.Errorf("envoy %q rejected %s %q: %s", st.node, r.Type, r.Resource, r.Message))
-	}
-	if !w.ended {
-		errs = append(errs, fmt.Errorf("envoy %q has not acknowledged %s: %w", st.node, w.names(), context.Cause(ctx)))
-	}
-	return errors.Join(errs...)
-}
-
-// names lists a few of the open resources.
-func (w *wait) names() string {
-	const few = 5
-	var names []string
-	for k := range w.open {
-		names = append(names, fmt.Sprintf("%s %q", k.kind, k.name))
-	}
-	slices.Sort(names)
-	if len(names) > few {
-		names = append(names[:few], fmt.Sprintf("and %d more", len(names)-few))
-	}
-	return strings.Join(names, ", ")
 }

@@ -115,9 +115,9 @@ func TestBuildChangesOnlyWhatChanged(t *testing.T) {
 	}{
 		{"another upstream", routeA + routeB, routeA + routeB2, []string{"CDS http://other:80", "RDS b.example.com"}},
 		{"a host more", routeA, routeA + routeB,
-			[]string{"RDS b.example.com", "RDS doorward/http", "SDS b.example.com", "SRDS b.example.com"}},
+			[]string{"RDS b.example.com", "SDS b.example.com", "SRDS b.example.com"}},
 		{"a host less", routeA + routeB2, routeA,
-			[]string{"CDS http://other:80", "RDS b.example.com", "RDS doorward/http", "SDS b.example.com", "SRDS b.example.com"}},
+			[]string{"CDS http://other:80", "RDS b.example.com", "SDS b.example.com", "SRDS b.example.com"}},
 		{"another order in the file", routeA + routeB, routeB + routeA, nil},
 	}
 	for _, r := range rows {
@@ -126,7 +126,7 @@ func TestBuildChangesOnlyWhatChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, build := range []func(Input) (*Resources, error){Build, b.Build} {
+		for _, build := range []func(Input) (*Change, error){Build, b.Build} {
 			after, err := build(input(t, configOf(t, r.after)))
 			if err != nil {
 				t.Fatal(err)
@@ -150,7 +150,7 @@ func TestBuildChangesOnlyWhatChanged(t *testing.T) {
 func TestBuilderKeepsWhatDidNotChange(t *testing.T) {
 	var b Builder
 	in := input(t, configOf(t, routeA+routeB))
-	build := func() *Resources {
+	build := func() *Change {
 		t.Helper()
 		r, err := b.Build(in)
 		if err != nil {
@@ -158,7 +158,9 @@ func TestBuilderKeepsWhatDidNotChange(t *testing.T) {
 		}
 		return r
 	}
-	same := func(k kind, host string, x, y *Resources) bool { return x.set[k][host] == y.set[k][host] }
+	same := func(k kind, host string, x, y *Change) bool {
+		return x.parts[host].set[k][host] == y.parts[host].set[k][host]
+	}
 	one := build()
 	in.Config = configOf(t, "\n"+routeA+routeB2)
 	two := build()

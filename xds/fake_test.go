@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -55,28 +56,46 @@ func newControl(t *testing.T) *control {
 	return &control{s, t, conn}
 }
 
-// start applies in the background; the channel gets the outcome.
+// everything is a change to exactly these resources.
+func everything(r *Resources) *Change { return &Change{parts: map[string]*Resources{"all": r}, whole: true} }
+
+// flat are all resources of a change.
+func flat(t *testing.T, c *Change) *Resources {
+	t.Helper()
+	all := new(Resources)
+	for _, part := range c.parts {
+		for k := range kinds {
+			if all.set[k] == nil {
+				all.set[k] = make(map[string]*resource)
+			}
+			maps.Copy(all.set[k], part.set[k])
+		}
+	}
+	return all
+}
+
+// changes are the names whose resource differs between two states.
+func changes(from, to *Change) []key {
+	s := newServed()
+	s.adopt(from)
+	return s.adopt(to)
+}
+
+// start installs and waits in the background; the channel gets the outcome.
 func (c *control) start(r *Resources) <-chan error {
 	c.t.Helper()
-	before := c.state()
+	delivery := c.Install(everything(r))
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		done <- c.Apply(ctx, r)
-	}()
-	for deadline := time.Now().Add(patience); c.state() == before; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			c.t.Fatal("Apply does not begin")
+		var errs []error
+		for _, a := range delivery.Wait(ctx) {
+			errs = append(errs, a.Err())
 		}
-	}
+		done <- errors.Join(errs...)
+	}()
 	return done
-}
-
-func (c *control) state() *Resources {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.served
 }
 
 func (c *control) done(done <-chan error) error {
@@ -224,7 +243,7 @@ type world map[kind]map[string]string
 
 func (w world) build(t *testing.T) *Resources {
 	t.Helper()
-	r := newResources()
+	r := new(Resources)
 	for k, resources := range w {
 		for name, text := range resources {
 			if err := r.add(k, name, some(k, name, text)); err != nil {

@@ -55,6 +55,11 @@ func (f *feed) wants(name string) bool {
 	return ok || f.wildcard
 }
 
+// owes says that something is due or in flight.
+func (f *feed) owes() bool {
+	return len(f.upserts)+len(f.removals)+len(f.again) > 0 || f.pending != nil && len(f.pending.items) > 0
+}
+
 // mark works out what is due for a name of which res is served, nil for none.
 func (f *feed) mark(name string, res *resource) {
 	f.forgetDue(name)
@@ -64,7 +69,11 @@ func (f *feed) mark(name string, res *resource) {
 	}
 	no, wasRefused := f.refused[name]
 	switch {
-	case !f.wants(name) || wasRefused && no.version == res.hash():
+	case !f.wants(name):
+	case wasRefused && no.version == res.hash():
+		if held == nil && !f.wildcard && !f.subscribed[name] && !f.onItsWay(name) {
+			f.unknown[name] = struct{}{} // nothing comes, and the Envoy must not wait for it
+		}
 	case res == nil && held != nil:
 		f.removals[name] = struct{}{}
 	case res == nil && !f.wildcard && !f.subscribed[name]:
@@ -143,7 +152,7 @@ func (f *feed) rank(k kind) int {
 }
 
 // compose makes the next batch out of what is due and of no higher rank than limit; nil when there is nothing to say.
-func (f *feed) compose(k kind, served map[string]*resource, limit int) *batch {
+func (f *feed) compose(k kind, served func(name string) *resource, limit int) *batch {
 	if f.pending != nil {
 		return nil
 	}
@@ -152,16 +161,15 @@ func (f *feed) compose(k kind, served map[string]*resource, limit int) *batch {
 		return f.composeAgain(served, limit)
 	}
 	b := &batch{items: make(map[string]*resource), rank: last}
-	for name := range f.unknown {
-		b.items[name] = nil
+	if len(f.unknown) > 0 {
+		b.take(&f.unknown, func(string) *resource { return nil })
 	}
-	clear(f.unknown)
 	if upsertRank[k] <= limit && len(f.upserts) > 0 {
-		b.take(f.upserts, served)
+		b.take(&f.upserts, served)
 		b.rank = min(b.rank, upsertRank[k])
 	}
 	if removalRank[k] <= limit && len(f.removals) > 0 {
-		b.take(f.removals, served)
+		b.take(&f.removals, served)
 		b.rank = min(b.rank, removalRank[k])
 	}
 	greeting := f.wildcard && !f.greeted && len(f.upserts) == 0 && len(f.removals) == 0
@@ -171,16 +179,16 @@ func (f *feed) compose(k kind, served map[string]*resource, limit int) *batch {
 	return b
 }
 
-// take moves names from a due set into the batch.
-func (b *batch) take(due map[string]struct{}, served map[string]*resource) {
-	for name := range due {
-		b.items[name] = served[name]
+// take moves names from a due set into the batch. The set is made anew: one that was large once costs its size whenever it is gone through.
+func (b *batch) take(due *map[string]struct{}, served func(name string) *resource) {
+	for name := range *due {
+		b.items[name] = served(name)
 	}
-	clear(due)
+	*due = make(map[string]struct{})
 }
 
 // composeAgain takes the next part of a rejected batch, in the versions that are served by now.
-func (f *feed) composeAgain(served map[string]*resource, limit int) *batch {
+func (f *feed) composeAgain(served func(name string) *resource, limit int) *batch {
 	b := f.again[0]
 	if b.rank > limit {
 		return nil
@@ -188,7 +196,7 @@ func (f *feed) composeAgain(served map[string]*resource, limit int) *batch {
 	f.again = f.again[1:]
 	if !b.revert {
 		for name := range b.items {
-			b.items[name] = served[name]
+			b.items[name] = served(name)
 			f.forgetDue(name)
 		}
 	}

@@ -263,7 +263,7 @@ func (f *front) build(routes string) *Resources {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return r
+	return flat(f.t, r)
 }
 
 func revisionOf(route string) string { return "revision-of-" + route }
@@ -279,7 +279,7 @@ func (f *front) serve(routes string) {
 func (f *front) apply(r *Resources) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	err := f.server.Apply(ctx, r)
+	err := f.server.Apply(ctx, everything(r))
 	// Envoy acknowledges its first listener a moment before it listens.
 	f.eventually("Envoy listens", func() error {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.https))

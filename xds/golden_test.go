@@ -68,7 +68,7 @@ func buildFile(t *testing.T, path string) *Resources {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return flat(t, r)
 }
 
 // shown are the kinds after "# shows:".

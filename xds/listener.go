@@ -34,9 +34,9 @@ const (
 	inspectionTimeout = 5 * time.Second
 )
 
-// addListeners adds the listeners, and the route configuration of the plain one. They are made from the edge's settings
-// and the look of Envoy's own answers alone, so that no change of a route touches them.
-func addListeners(out *Resources, in Input, sites []site) error {
+// addListeners adds the listeners. They are made from the edge's settings and the look of Envoy's own answers alone, so that no change of a route
+// touches them.
+func addListeners(out *Resources, in Input) error {
 	c := in.Config
 	var errs []error
 	https, err := secureListener(c, in.Page)
@@ -48,7 +48,7 @@ func addListeners(out *Resources, in Input, sites []site) error {
 		plain, err := plainListener(c, in.Page)
 		errs = append(errs, err)
 		if err == nil {
-			errs = append(errs, out.add(listenerKind, httpListener, plain), out.add(routeKind, httpRoutes, redirects(sites)))
+			errs = append(errs, out.add(listenerKind, httpListener, plain))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,7 +3,6 @@ package xds
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -111,17 +110,9 @@ func mustPack(m validated) *anypb.Any {
 	return body
 }
 
-// Resources are what one configuration comes to. Immutable once built.
+// Resources are what one owner of a configuration comes to: a host, or the edge. Immutable once built.
 type Resources struct {
-	set [kinds]map[string]*resource
-}
-
-func newResources() *Resources {
-	r := new(Resources)
-	for k := range r.set {
-		r.set[k] = make(map[string]*resource)
-	}
-	return r
+	set [kinds]map[string]*resource // nil where there is none
 }
 
 // add encodes m under name. Two different resources of one name are a fault of the configuration.
@@ -130,24 +121,18 @@ func (r *Resources) add(k kind, name string, m validated) error {
 	if err != nil {
 		return err
 	}
-	return r.put(k, res)
-}
-
-func (r *Resources) put(k kind, res *resource) error {
-	if old, ok := r.set[k][res.name]; ok && old.version != res.version {
-		return fmt.Errorf("two different %s resources are named %q", k, res.name)
+	if old, ok := r.set[k][name]; ok && old.version != res.version {
+		return fmt.Errorf("two different %s resources are named %q", k, name)
 	}
-	r.set[k][res.name] = res
+	if r.set[k] == nil {
+		r.set[k] = make(map[string]*resource)
+	}
+	r.set[k][name] = res
 	return nil
 }
 
-// merge adds all of another's.
-func (r *Resources) merge(other *Resources) error {
-	var errs []error
-	for k, resources := range other.set {
-		for _, res := range resources {
-			errs = append(errs, r.put(kind(k), res))
-		}
-	}
-	return errors.Join(errs...)
+// Change is what a change of the configuration comes to: the resources of its owners. Immutable once built.
+type Change struct {
+	parts map[string]*Resources // by owner; nil for one that is gone
+	whole bool                  // every owner that is not named is gone
 }

@@ -261,13 +261,12 @@ func setHeaders(values map[string]string) []*corev3.HeaderValueOption {
 	return out
 }
 
-// redirects is the route configuration of the plain listener: each known host is sent to its own https address, with
-// method and path kept; any other is 421, so that nobody is sent to a name that we do not serve.
-func redirects(sites []site) *routev3.RouteConfiguration {
-	hosts := make(map[uint32][]string)
-	for _, s := range sites {
-		port := publicPort(s.origin)
-		hosts[port] = append(hosts[port], s.host)
+// redirects is the route configuration of the plain listener: every host is sent to its own https address, with method and path kept. It names
+// only the hosts that are not at the usual port, so that it does not grow with the hosts; who asks for one that is not served here is told so there.
+func redirects(c *config.Config, ports map[string]uint32) *routev3.RouteConfiguration {
+	hosts := map[uint32][]string{usualPort(c): {"*"}}
+	for _, host := range slices.Sorted(maps.Keys(ports)) {
+		hosts[ports[host]] = append(hosts[ports[host]], host)
 	}
 	out := &routev3.RouteConfiguration{Name: httpRoutes}
 	for _, port := range slices.Sorted(maps.Keys(hosts)) {
@@ -281,11 +280,15 @@ func redirects(sites []site) *routev3.RouteConfiguration {
 			}}}},
 		})
 	}
-	unknown := &routev3.Route{Match: anyPath(), Action: directResponse(http.StatusMisdirectedRequest, bodyMisdirected)}
-	out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
-		Name: "unknown", Domains: []string{"*"}, Routes: []*routev3.Route{unknown},
-	})
 	return out
+}
+
+// usualPort is the public port of the sign-in host, 0 for https's own.
+func usualPort(c *config.Config) uint32 {
+	if c.AuthURL.IsZero() {
+		return 0
+	}
+	return publicPort(c.AuthURL)
 }
 
 // publicPort is the port to put into a redirect on the same host: Envoy has taken it from :authority. 0 is the default.

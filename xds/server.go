@@ -19,21 +19,19 @@ import (
 // One mutex guards what is served and what each stream knows of its Envoy. It is never held while a message is sent or
 // received, and what is done under it is in proportion to the change at hand.
 type Server struct {
-	log  *slog.Logger
-	now  func() time.Time
-	turn chan struct{} // holds one token while an Apply is under way
+	log *slog.Logger
+	now func() time.Time
 
 	mu      sync.Mutex
-	served  *Resources // nil before the first Apply
+	served  *served // nil before the first Install
 	streams map[*stream]struct{}
 }
 
-// NewServer returns a Server without resources: an Envoy that connects waits until the first Apply.
+// NewServer returns a Server without resources: an Envoy that connects waits until the first Install.
 func NewServer(log *slog.Logger) *Server {
 	return &Server{
 		log:     log,
 		now:     time.Now,
-		turn:    make(chan struct{}, 1),
 		streams: make(map[*stream]struct{}),
 	}
 }
@@ -106,7 +104,7 @@ func receive(
 func (s *Server) connect() *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := &stream{server: s, wake: make(chan struct{}, 1), connected: s.now()}
+	st := &stream{server: s, wake: make(chan struct{}, 1), connected: s.now(), waits: make(map[key][]*wait)}
 	s.streams[st] = struct{}{}
 	return st
 }
@@ -115,8 +113,6 @@ func (s *Server) disconnect(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st)
-	if st.wait != nil {
-		st.wait.end()
-	}
+	st.endAll()
 	s.log.Info("envoy disconnected", "node", st.node)
 }

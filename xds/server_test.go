@@ -159,7 +159,7 @@ func TestServerKeepsOneResponseOutstanding(t *testing.T) {
 	e.subscribe(clusterKind)
 	first := e.expect(clusterKind, "up")
 	for i := range 5 {
-		c.install(w.with(clusterKind, map[string]string{"up": fmt.Sprint("v", i), "more": fmt.Sprint(i)}).build(t))
+		c.Install(everything(w.with(clusterKind, map[string]string{"up": fmt.Sprint("v", i), "more": fmt.Sprint(i)}).build(t)))
 	}
 	e.silent(clusterKind)
 	e.ack(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: first.TypeUrl, Nonce: "stale"})
@@ -172,7 +172,7 @@ func TestServerKeepsOneResponseOutstanding(t *testing.T) {
 		}
 	}
 	// What is sent is taken back meanwhile: the acknowledgement is followed by the old version.
-	c.install(w.build(t))
+	c.Install(everything(w.build(t)))
 	e.ack(last)
 	e.ack(e.expect(clusterKind, "up"))
 	e.expect(clusterKind, "-more")
@@ -328,15 +328,15 @@ func TestApplyEndsWithItsContext(t *testing.T) {
 	e.next(scopeKind) // never acknowledged
 	ctx, cancel := context.WithTimeout(context.Background(), quiet)
 	defer cancel()
-	err := c.Apply(ctx, hosts(8).with(clusterKind, map[string]string{"up": "2"}).build(t))
-	const want = `envoy "slow" has not acknowledged CDS "up", SRDS "h0", SRDS "h1", SRDS "h2", SRDS "h3", and 4 more: context deadline exceeded`
+	err := c.Apply(ctx, everything(hosts(8).with(clusterKind, map[string]string{"up": "2"}).build(t)))
+	const want = `envoy "slow" has not acknowledged CDS "up": context deadline exceeded`
 	if err == nil || err.Error() != want || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Apply: %v\nwant   %s", err, want)
 	}
-	// The change is still under way, and the next one waits for it too.
+	// The change is still under way.
 	e.ack(e.expect(clusterKind, "up"))
 	done := c.start(hosts(8).with(clusterKind, map[string]string{"up": "2", "more": "1"}).build(t))
-	e.ack(e.expect(clusterKind, "more"))
+	e.expect(clusterKind, "more")
 	c.notDone(done)
 	e.cancel()
 	if err := c.done(done); err != nil {
@@ -344,23 +344,64 @@ func TestApplyEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestApplyWaitsItsTurn(t *testing.T) {
+// TestChangesDoNotWaitForEachOther: one whose cluster is acknowledged late does not make the next one late, and each is answered for by itself.
+func TestChangesDoNotWaitForEachOther(t *testing.T) {
 	c := newControl(t)
 	c.start(hosts(1).build(t))
 	e := c.connect("slow")
 	e.subscribe(clusterKind)
-	first := e.expect(clusterKind, "up")
-	done := c.start(hosts(1).with(clusterKind, map[string]string{"up": "2"}).build(t))
-	ctx, cancel := context.WithTimeout(context.Background(), quiet)
-	defer cancel()
-	if err := c.Apply(ctx, hosts(2).build(t)); err == nil || !strings.HasPrefix(err.Error(), "wait for the change before: ") {
-		t.Errorf("Apply during another: %v", err)
-	}
-	e.ack(first)
+	e.subscribe(secretKind, "h0")
 	e.ack(e.expect(clusterKind, "up"))
-	if err := c.done(done); err != nil {
-		t.Fatal(err)
+	e.ack(e.expect(secretKind, "h0"))
+	slow := c.start(hosts(1).with(clusterKind, map[string]string{"up": "2"}).build(t))
+	late := e.expect(clusterKind, "up")
+	quick := c.start(hosts(1).with(clusterKind, map[string]string{"up": "2"}).with(secretKind, map[string]string{"h0": "2"}).build(t))
+	e.ack(e.expect(secretKind, "h0"))
+	if err := c.done(quick); err != nil {
+		t.Error(err)
 	}
+	c.notDone(slow)
+	e.nack(late, "no")
+	e.ack(e.expect(clusterKind, "up"))
+	if err := c.done(slow); err == nil || err.Error() != `envoy "slow" rejected CDS "up": no` {
+		t.Errorf("the slow one: %v", err)
+	}
+}
+
+// TestRoutesWaitForTheirUpstream: routes whose cluster was refused stay as they were, or out; all others are sent.
+func TestRoutesWaitForTheirUpstream(t *testing.T) {
+	c := newControl(t)
+	part := func(cluster, text string) *Resources {
+		return world{clusterKind: {cluster: "1"}, routeKind: {text: cluster}}.build(t)
+	}
+	c.Install(&Change{parts: map[string]*Resources{"h0": part("up", "h0"), "h1": part("up", "h1")}})
+	e := c.connect("one")
+	e.subscribe(clusterKind)
+	e.ack(e.expect(clusterKind, "up"))
+	e.subscribe(routeKind, "h0", "h1", "h2")
+	e.ack(e.expect(routeKind, "-h2", "h0", "h1"))
+	d := c.Install(&Change{parts: map[string]*Resources{"h0": part("bad", "h0"), "h1": part("good", "h1"), "h2": part("bad", "h2")}})
+	e.nack(e.expect(clusterKind, "bad", "good"), "no")
+	for range 2 {
+		if r := e.next(clusterKind); namesOf(r)[0] == "bad" {
+			e.nack(r, "no")
+		} else {
+			e.ack(r)
+		}
+	}
+	e.ack(e.expect(routeKind, "h1"))
+	e.ack(e.expect(clusterKind, "-up"))
+	e.silent(routeKind)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	const want = `envoy "one" rejected CDS "bad": no
+envoy "one" rejected RDS "h0": its upstream bad was rejected: no
+envoy "one" rejected RDS "h2": its upstream bad was rejected: no`
+	if answers := d.Wait(ctx); len(answers) != 1 || answers[0].State != Rejected || answers[0].Err().Error() != want {
+		t.Errorf("answers: %+v", answers)
+	}
+	c.Install(&Change{parts: map[string]*Resources{"h0": part("good", "h0")}})
+	e.ack(e.expect(routeKind, "h0"))
 }
 
 func TestApplyWaitsForAllThatTheListenerNeeds(t *testing.T) {

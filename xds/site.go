@@ -41,6 +41,22 @@ func sitesOf(c *config.Config) []site {
 	return sites
 }
 
+// siteOf is one host with all its routes, as sitesOf has it; false for one that is none any more.
+func siteOf(c *config.Config, host string, routes []config.Route) (site, bool) {
+	s := site{host: host}
+	if len(routes) == 0 {
+		s.origin = c.AuthURL
+		return s, c.AuthURL.Hostname() == host
+	}
+	s.origin = routes[0].From
+	for _, r := range routes {
+		r.Source = config.Position{}
+		s.routes = append(s.routes, r)
+	}
+	slices.SortStableFunc(s.routes, byMatch)
+	return s, true
+}
+
 // byMatch orders the routes of a host: exact paths, then regular expressions in the order of the file, then prefixes,
 // the longest first.
 func byMatch(a, b config.Route) int {
@@ -99,7 +115,7 @@ func inputOf(in Input, s site) (siteInput, error) {
 
 // build makes route configuration, scope, certificate, and the clusters of the routes.
 func (s siteInput) build() (*Resources, error) {
-	out := newResources()
+	out := new(Resources)
 	errs := []error{s.addSecret(out)}
 	for i, r := range s.routes {
 		errs = append(errs, inRoute(r, addClusters(out, s.targets[i])))

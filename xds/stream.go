@@ -30,7 +30,7 @@ type stream struct {
 	acked     [kinds]time.Time
 	feeds     [kinds]*feed // nil before the first request of the kind
 	foreign   []*discoveryv3.DeltaDiscoveryResponse
-	wait      *wait // of the Apply that is under way, if any
+	waits     map[key][]*wait // who waits for a resource to be answered for
 }
 
 // responses are what can be sent now.
@@ -47,7 +47,7 @@ func (st *stream) responses() []*discoveryv3.DeltaDiscoveryResponse {
 		if f == nil {
 			continue
 		}
-		if b := f.compose(kind(k), st.server.served.set[k], limit); b != nil {
+		if b := f.compose(kind(k), st.lookup(kind(k)), limit); b != nil {
 			out = append(out, f.send(kind(k), b))
 		}
 	}
@@ -63,6 +63,65 @@ func (st *stream) rank() int {
 		}
 	}
 	return rank
+}
+
+// lookup finds what is served of a kind.
+func (st *stream) lookup(k kind) func(name string) *resource {
+	return func(name string) *resource { return st.served(key{k, name}) }
+}
+
+// mark works out what is due for a name, if the Envoy has asked for its kind. Routes whose upstream the Envoy refuses are not sent to it: it keeps
+// the last good ones.
+func (st *stream) mark(k kind, name string) {
+	f := st.feeds[k]
+	if f == nil {
+		return
+	}
+	res := st.served(key{k, name})
+	if no, missing := st.missing(k, name); missing && f.refused[name].version != res.hash() {
+		f.refused[name] = refused{res.hash(), Rejection{
+			Type: k.String(), Resource: name, Time: no.Time, Message: fmt.Sprintf("its upstream %s was rejected: %s", no.Resource, no.Message),
+		}}
+	}
+	f.mark(name, res)
+}
+
+// missing is the first cluster that the routes of a name need and that the Envoy has refused, with no good version to keep.
+func (st *stream) missing(k kind, name string) (Rejection, bool) {
+	f := st.feeds[clusterKind]
+	if k != routeKind || f == nil || len(f.refused) == 0 || st.server.served.parts[name] == nil {
+		return Rejection{}, false
+	}
+	for _, cluster := range slices.Sorted(maps.Keys(st.server.served.parts[name].set[clusterKind])) {
+		if no, ok := f.refused[cluster]; ok && f.held[cluster] == nil && no.version == st.served(key{clusterKind, cluster}).hash() {
+			return no.Rejection, true
+		}
+	}
+	return Rejection{}, false
+}
+
+// markAll works out what is due for everything that the Envoy asked for, and has from an earlier stream, before there was
+// anything to compare it with.
+func (st *stream) markAll() {
+	for k, f := range st.feeds {
+		if f != nil {
+			st.markFeed(kind(k), f)
+		}
+	}
+}
+
+func (st *stream) markFeed(k kind, f *feed) {
+	for name := range f.held {
+		st.mark(k, name)
+	}
+	for name := range f.subscribed {
+		st.mark(k, name)
+	}
+	if f.wildcard {
+		for name := range st.server.served.set[k] {
+			st.mark(k, name)
+		}
+	}
 }
 
 // signal makes the stream look for something to send.
@@ -130,15 +189,8 @@ func (st *stream) begin(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
 		return
 	}
 	f.wildcard = true
-	if st.server.served == nil {
-		return
-	}
-	served := st.server.served.set[k]
-	for name := range f.held {
-		f.mark(name, served[name])
-	}
-	for name, res := range served {
-		f.mark(name, res)
+	if st.server.served != nil {
+		st.markFeed(k, f)
 	}
 }
 
@@ -154,7 +206,7 @@ func (st *stream) subscribe(k kind, request *discoveryv3.DeltaDiscoveryRequest) 
 			f.held[name] = held
 		}
 		if st.server.served != nil {
-			f.mark(name, st.server.served.set[k][name])
+			st.mark(k, name)
 		}
 		st.recheck(k, name)
 	}
@@ -174,8 +226,23 @@ func (st *stream) settle(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
 		st.accept(k, b)
 	}
 	for name := range b.items {
-		f.mark(name, st.server.served.set[k][name])
+		st.mark(k, name)
 		st.recheck(k, name)
+	}
+	if k == clusterKind && request.ErrorDetail != nil {
+		st.withhold(b)
+	}
+}
+
+// withhold looks again at the routes that need a cluster which has just been refused.
+func (st *stream) withhold(b *batch) {
+	for cluster := range b.items {
+		for owner := range st.server.served.users[cluster] {
+			for name := range st.server.served.parts[owner].set[routeKind] {
+				st.mark(routeKind, name)
+				st.recheck(routeKind, name)
+			}
+		}
 	}
 }
 
@@ -228,7 +295,7 @@ func (st *stream) envoy() Envoy {
 		if f == nil {
 			continue
 		}
-		e.Current = e.Current && len(f.owed()) == 0
+		e.Current = e.Current && !f.owes()
 		for _, name := range slices.Sorted(maps.Keys(f.refused)) {
 			e.Rejected = append(e.Rejected, f.refused[name].Rejection)
 		}
