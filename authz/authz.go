@@ -79,7 +79,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, decisions: policy.NewCache(decisionEntries, decisionBytes), minted: newTokenCache(), recent: newRecent()}
 	s.shadows.queue = make(chan shadowed, shadowQueue)
-	s.current.Store(&Generation{sets: map[string]headerSet{}})
+	s.current.Store(&Generation{routes: new(table), sets: map[string]headerSet{}})
 	return s, nil
 }
 
@@ -87,6 +87,8 @@ func New(c Config) (*Server, error) {
 // not overlap.
 func (s *Server) Adopt(g *Generation) { s.current.Store(g.after(s.current.Load())) }
 
-// Settle forgets every revision that is not of the last adopted generation: every Envoy has acknowledged its successor. Calls must not
-// overlap with each other or with Adopt.
-func (s *Server) Settle() { s.current.Store(s.current.Load().alone()) }
+// Current is the generation that is decided by.
+func (s *Server) Current() *Generation { return s.current.Load() }
+
+// Settle forgets retired revisions, which every Envoy has acknowledged the successors of. Calls must not overlap with each other or with Adopt.
+func (s *Server) Settle(done ...Revision) { s.current.Store(s.current.Load().without(done)) }

@@ -502,7 +502,7 @@ func TestOldRevisionIsDecidedByTheOldPolicyUntilSettled(t *testing.T) {
 			t.Errorf("%s: status %d, want %d", row.name, got, row.want)
 		}
 	}
-	d.Settle()
+	d.Settle(d.Retired()...)
 	if got := status(d.check(before)); got != 503 {
 		t.Errorf("old revision after every Envoy has the new one: status %d, want 503", got)
 	}

@@ -164,7 +164,7 @@ func (c *crowd) meet() {
 		}
 		c.replacePolicy()
 		if turn%2 == 1 {
-			c.Settle()
+			c.Settle(c.Retired()...)
 			c.must(c.ring.Rotate(c.t.Context()))
 			learn()
 			c.ahead.Add(int64(3 * time.Minute)) // longer than a key is published before it signs

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"doorward/authz/bearer"
@@ -17,9 +18,13 @@ const keepRevisions = 8
 
 // Generation is everything that decisions are made by. It is immutable, except that Adopt and Settle derive the next one from it.
 type Generation struct {
-	routes  map[string]*route // by name: the current revision
-	retired map[string][]*route
-	sets    map[string]headerSet // that Envoy may say it sends, by their names
+	routes   *table // the current revisions
+	retired  map[string][]*route
+	sets     map[string]headerSet // that Envoy may say it sends, by their names
+	policies *policy.Set
+	edge     *edge
+	replaced []*route // of a generation that With made: what it does not have any more
+	derived  bool     // made by With
 }
 
 // route is one revision of a route with its policy and the settings that it was built with.
@@ -58,21 +63,49 @@ type edge struct {
 
 // Build makes the generation of a configuration and its compiled policies. The error joins every route's problem.
 func Build(c *config.Config, policies *policy.Set) (*Generation, error) {
-	g := &Generation{routes: make(map[string]*route, len(c.Routes)), sets: map[string]headerSet{"": nil}}
 	shared := &edge{header: lower(c.JWT.Header), prefix: c.Paths.Prefix, proxied: c.Edge.TrustedHops > 0, budget: int(c.JWT.SizeBudget), issuers: issuers(c.IDP)}
-	var errs []error
-	for _, r := range c.Routes {
-		made, err := newRoute(r, policies, shared)
-		if err != nil {
-			errs = append(errs, err)
+	made, err := newRoutes(c.Routes, policies, shared)
+	if err != nil {
+		return nil, err
+	}
+	return &Generation{routes: new(table).with(made), sets: map[string]headerSet{"": nil}, policies: policies, edge: shared}, nil
+}
+
+// With derives the generation in which some routes take the place of those of their names and others are gone, in proportion to these alone.
+// Policies and edge are those of g, which is to be the one adopted last. The error joins every route's problem.
+func (g *Generation) With(put []config.Route, remove []string) (*Generation, error) {
+	made, err := newRoutes(put, g.policies, g.edge)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range remove {
+		made[name] = nil
+	}
+	next := &Generation{sets: maps.Clone(g.sets), policies: g.policies, edge: g.edge, derived: true}
+	for name, r := range made {
+		before := g.routes.find(name)
+		if before == nil {
 			continue
 		}
-		g.routes[r.Name] = made
+		next.replaced = append(next.replaced, before)
+		if r != nil {
+			r.tally = before.tally
+		}
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	next.routes = g.routes.with(made)
+	return next, nil
+}
+
+// newRoutes makes the routes, by name.
+func newRoutes(routes []config.Route, policies *policy.Set, shared *edge) (map[string]*route, error) {
+	out := make(map[string]*route, len(routes))
+	var errs []error
+	for _, r := range routes {
+		made, err := newRoute(r, policies, shared)
+		errs = append(errs, err)
+		out[r.Name] = made
 	}
-	return g, nil
+	return out, errors.Join(errs...)
 }
 
 func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error) {
@@ -150,13 +183,13 @@ func asks(p *policy.Policy) bool { return len(p.Reads().Plugin) > 0 || p.Reads()
 
 // Body says whether Envoy has to send the bodies of a route's requests: its policy or its shadow policy reads them.
 func (g *Generation) Body(name string) bool {
-	r := g.routes[name]
+	r := g.routes.find(name)
 	return r != nil && (r.body || r.shadow != nil && r.shadow.body)
 }
 
 // Revision returns the current revision of a route, or "" for a name that there is not.
 func (g *Generation) Revision(name string) string {
-	if r := g.routes[name]; r != nil {
+	if r := g.routes.find(name); r != nil {
 		return r.revision
 	}
 	return ""
@@ -164,7 +197,7 @@ func (g *Generation) Revision(name string) string {
 
 // find returns the named revision of a route, or nil.
 func (g *Generation) find(name, revision string) *route {
-	if r := g.routes[name]; r != nil && r.revision == revision {
+	if r := g.routes.find(name); r != nil && r.revision == revision {
 		return r
 	}
 	for _, r := range g.retired[name] {
@@ -177,8 +210,8 @@ func (g *Generation) find(name, revision string) *route {
 
 // after returns g with the revisions of old that it does not have itself, newest first.
 func (g *Generation) after(old *Generation) *Generation {
-	g.keepTallies(old)
-	next := &Generation{routes: g.routes, retired: make(map[string][]*route), sets: maps.Clone(old.sets)}
+	next := *g
+	next.sets, next.retired, next.replaced = maps.Clone(old.sets), make(map[string][]*route, len(old.retired)), nil
 	if next.sets == nil {
 		next.sets = make(map[string]headerSet)
 	}
@@ -188,16 +221,47 @@ func (g *Generation) after(old *Generation) *Generation {
 			next.retired[r.Name] = append(next.retired[r.Name], r)
 		}
 	}
-	for _, r := range old.routes {
-		keep(r)
+	if g.derived {
+		for _, r := range g.replaced {
+			keep(r)
+		}
+	} else if old.routes != nil {
+		g.keepTallies(old)
+		for r := range old.routes.all() {
+			keep(r)
+		}
 	}
 	for _, kept := range old.retired {
 		for _, r := range kept {
 			keep(r)
 		}
 	}
-	return next
+	return &next
 }
 
-// alone keeps the sets of headers: there are few, and an Envoy that comes back may still name an old one.
-func (g *Generation) alone() *Generation { return &Generation{routes: g.routes, sets: g.sets} }
+// Revision names one revision of a route, with the host that it is at.
+type Revision struct{ Route, Name, Host string }
+
+// Retired are the revisions that are kept for Envoys which have not acknowledged their successors.
+func (s *Server) Retired() []Revision {
+	var all []Revision
+	for name, kept := range s.current.Load().retired {
+		for _, r := range kept {
+			all = append(all, Revision{name, r.revision, r.host})
+		}
+	}
+	return all
+}
+
+// without forgets retired revisions. The sets of headers stay: there are few, and an Envoy that comes back may still name an old one.
+func (g *Generation) without(settled []Revision) *Generation {
+	next := *g
+	next.retired = maps.Clone(g.retired)
+	for _, old := range settled {
+		kept := slices.DeleteFunc(slices.Clone(next.retired[old.Route]), func(r *route) bool { return r.revision == old.Name })
+		if next.retired[old.Route] = kept; len(kept) == 0 {
+			delete(next.retired, old.Route)
+		}
+	}
+	return &next
+}

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 
@@ -72,9 +73,22 @@ func read(p *policy.Policy) headerSet {
 }
 
 // Headers returns what Envoy has to send for the routes of g, sorted, in lower case; nil means every header.
-func (g *Generation) Headers() []string {
+func (g *Generation) Headers() []string { return headersOf(g.routes.all()) }
+
+// HeadersOf is Headers for some routes alone.
+func (g *Generation) HeadersOf(names []string) []string {
+	return headersOf(func(yield func(*route) bool) {
+		for _, name := range names {
+			if r := g.routes.find(name); r != nil && !yield(r) {
+				return
+			}
+		}
+	})
+}
+
+func headersOf(routes iter.Seq[*route]) []string {
 	all := newHeaderSet(ownHeaders)
-	for _, r := range g.routes {
+	for r := range routes {
 		for ; r != nil; r = r.shadow {
 			if r.reads == nil {
 				return nil

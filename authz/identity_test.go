@@ -142,7 +142,7 @@ func TestListedClaims(t *testing.T) {
 
 func TestLargeTokensAreWarnedOf(t *testing.T) {
 	d := newDoor(t, map[string]string{"grafana.rego": rego}, routeTo(t, "grafana", "grafana"))
-	d.g.routes["grafana"].edge.budget = 100
+	d.g.edge.budget = 100
 	for range 3 {
 		d.check(d.ask(cookie, signedIn("alice")))
 		d.minted = newTokenCache()

@@ -158,7 +158,7 @@ func (s *Server) Try(ctx context.Context, name string, in policy.Input) (Recent,
 // Try decides an input as Server.Try does, by a generation that need not be adopted. Time and Took of the result are zero. A request
 // without a host is for the route's.
 func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Recent, error) {
-	found := g.routes[name]
+	found := g.routes.find(name)
 	if found == nil {
 		return Recent{}, fmt.Errorf("%w: %q", ErrNoRoute, name)
 	}
@@ -184,7 +184,7 @@ func (r *Recent) RevisionUnknown() bool { return errors.Is(r.Cause, errUnknownRe
 
 // Lacks says why the current revision of a route does not take a session, and has the person sign in again; "" when it takes it.
 func (s *Server) Lacks(route string, found *session.Session) string {
-	r := s.current.Load().routes[route]
+	r := s.current.Load().routes.find(route)
 	if r == nil {
 		return ""
 	}

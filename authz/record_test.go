@@ -84,7 +84,7 @@ func TestStatsCountOnAfterAReload(t *testing.T) {
 		t.Errorf("latencies %+v", s.Latency)
 	}
 	d.adopt(nil, routeTo(t, "other", "public"))
-	d.Settle()
+	d.Settle(d.Retired()...)
 	if s := d.Stats(); s.Decisions["grafana"] != nil {
 		t.Errorf("a route that is no more is counted: %v", s.Decisions)
 	}

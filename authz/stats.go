@@ -80,7 +80,7 @@ func (s *Server) Stats() Stats {
 	g := s.current.Load()
 	st := Stats{
 		Decisions: make(map[string]map[string]uint64), Latency: s.latency.histogram(), Cache: s.decisions.Stats(),
-		Policies: make(map[string]policy.Usage), Routes: len(g.routes),
+		Policies: make(map[string]policy.Usage), Routes: g.routes.size,
 	}
 	add := func(name string, t *tally) {
 		for i, outcome := range decision.Outcomes() {
@@ -93,8 +93,8 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	add("", &s.unrouted)
-	for name, r := range g.routes {
-		add(name, r.tally)
+	for r := range g.routes.all() {
+		add(r.Name, r.tally)
 		st.Policies[r.policy.Name()] = r.policy.Usage()
 	}
 	return st
@@ -112,8 +112,8 @@ func (l *latency) histogram() Histogram {
 
 // keepTallies has the routes of g count on where those of old have come to.
 func (g *Generation) keepTallies(old *Generation) {
-	for name, r := range g.routes {
-		if before := old.routes[name]; before != nil && before.tally != r.tally {
+	for r := range g.routes.all() {
+		if before := old.routes.find(r.Name); before != nil && before.tally != r.tally {
 			r.tally = before.tally
 		}
 	}
