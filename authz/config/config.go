@@ -31,7 +31,9 @@ type Config struct {
 	Path     string `yaml:"-"` // absolute path of the file
 	Checksum string `yaml:"-"` // SHA-256 in hex over the file, its routes directory, and each file that it names, policies included
 
-	files []string
+	files  []string
+	root   place           // the file without its routes
+	covers map[string]bool // by names of certificates from files, in lower case, wildcards as they stand
 }
 
 // Bundle is an OPA bundle: policies and data documents in one archive, from a server or a file. Exactly one of URL and File is set.

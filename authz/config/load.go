@@ -10,8 +10,9 @@ import (
 )
 
 // Load reads, checks and completes the file at path. Every problem is reported at once: the error is a Problems. The dates of
-// certificates are not among them: one that has expired must not keep the other hosts from being served (xds/cert warns).
-func Load(path string) (*Config, error) {
+// certificates are not among them: one that has expired must not keep the other hosts from being served (xds/cert warns). Pushed are routes
+// beside those of the files.
+func Load(path string, pushed ...Document) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, Problems{{Position: Position{File: path}, Message: err.Error()}}
@@ -26,6 +27,7 @@ func Load(path string) (*Config, error) {
 	l.paths(doc.place(), c)
 	l.own(doc.place(), c)
 	l.routesDir(doc.place(), c)
+	l.pushed(c, pushed)
 	for i := range c.IDP {
 		l.clientSecret(provider(doc.place(), i), &c.IDP[i])
 	}
@@ -37,6 +39,7 @@ func Load(path string) (*Config, error) {
 	if err := l.err(); err != nil {
 		return nil, err
 	}
+	c.root = edgeOf(doc)
 	c.files, c.Checksum = l.files.names(), l.files.checksum(filepath.Dir(abs))
 	return c, nil
 }
@@ -55,6 +58,18 @@ func (c *Config) Hosts() map[string]URL {
 		hosts[r.Host()] = r.From.origin()
 	}
 	return hosts
+}
+
+// edgeOf is a document without its routes, which would take memory.
+func edgeOf(doc *document) place {
+	root := *doc.root
+	root.Content = nil
+	for i := 0; i+1 < len(doc.root.Content); i += 2 {
+		if target(doc.root.Content[i]).Value != "routes" {
+			root.Content = append(root.Content, doc.root.Content[i], doc.root.Content[i+1])
+		}
+	}
+	return (&document{file: doc.file, root: &root}).place()
 }
 
 // loader reads the files of one configuration.
@@ -133,7 +148,7 @@ func (l *loader) own(p place, c *Config) {
 	for i := range c.Routes[first:] {
 		r, at := &c.Routes[first+i], list.item(i)
 		r.Source = at.position()
-		resolve(filepath.Dir(r.Source.File), &r.TLSCAFile, &r.TLSClientCertFile, &r.TLSClientKeyFile)
+		r.complete(filepath.Dir(r.Source.File))
 		l.routes = append(l.routes, at)
 	}
 }

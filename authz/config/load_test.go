@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 		Path: filepath.Join(dir, "doorward.yaml"),
 	}
 	got := *c
-	got.Checksum, got.files = "", nil
+	got.Checksum, got.files, got.root, got.covers = "", nil, place{}, nil
 	if !reflect.DeepEqual(&got, want) {
 		t.Errorf("got:\n%+v\nwant:\n%+v", &got, want)
 	}

@@ -85,29 +85,33 @@ func (c *checker) origin(at place, u URL) {
 
 // certificates checks the files, and that every host has one or gets one from the local CA.
 func (c *checker) certificates(known []host) {
-	var leaves []*x509.Certificate
+	c.c.covers = make(map[string]bool)
 	at := c.root.key("tls").key("certificates")
 	for i, pair := range c.c.TLS.Certificates {
 		if leaf := c.certificate(at.item(i), pair); leaf != nil {
-			leaves = append(leaves, leaf)
+			for _, name := range leaf.DNSNames {
+				c.c.covers[strings.ToLower(name)] = true
+			}
 		}
 	}
 	for _, h := range known {
-		if c.c.TLS.LocalCA || IsLocalhost(h.name) || covered(h.name, leaves) || checkDNSName(h.name) != nil {
-			continue
-		}
-		c.add(h.at, "no certificate for %s: add one that names it to tls.certificates, or set tls.local_ca: true to issue one from the local CA, or use a host below .localhost",
-			h.name)
+		c.certified(h)
 	}
 }
 
-func covered(host string, leaves []*x509.Certificate) bool {
-	for _, leaf := range leaves {
-		if leaf.VerifyHostname(host) == nil {
-			return true
-		}
+// certified checks that a host has a certificate from a file or gets one.
+func (c *checker) certified(h host) {
+	if c.c.TLS.LocalCA || IsLocalhost(h.name) || c.c.covered(h.name) || checkDNSName(h.name) != nil {
+		return
 	}
-	return false
+	c.add(h.at, "no certificate for %s: add one that names it to tls.certificates, or set tls.local_ca: true to issue one from the local CA, or use a host below .localhost",
+		h.name)
+}
+
+// covered says whether a certificate from a file names a host. A wildcard stands for one label (RFC 9525, section 6.3).
+func (c *Config) covered(host string) bool {
+	_, parent, _ := strings.Cut(host, ".")
+	return c.covers[host] || c.covers["*."+parent]
 }
 
 // certificate checks one pair of files and returns the certificate, or nil.

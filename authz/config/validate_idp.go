@@ -14,15 +14,22 @@ var (
 	scopeToken = regexp.MustCompile(`^[!#-\[\]-~]+$`)
 )
 
-// idps checks the providers. Only a configuration without any route that signs people in may do without one.
-func (c *checker) idps(p place) {
-	if !c.root.has("idp") {
-		for _, r := range c.c.Routes {
-			if r.Policy != "" && !r.Public() {
-				c.add(p, "required because route %q is not public; add idp with issuer and client_id", shorten(r.Name))
-				return
-			}
+// idpRequired checks that there is a provider: only a configuration without any route that signs people in may do without one.
+func (c *checker) idpRequired(p place) {
+	if c.root.has("idp") {
+		return
+	}
+	for _, r := range c.c.Routes {
+		if r.Policy != "" && !r.Public() {
+			c.add(p, "required because route %q is not public; add idp with issuer and client_id", shorten(r.Name))
+			return
 		}
+	}
+}
+
+// idps checks the providers.
+func (c *checker) idps(p place) {
+	if c.idpRequired(p); !c.root.has("idp") {
 		return
 	}
 	if len(c.c.IDP) == 0 {

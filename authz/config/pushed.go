@@ -1,0 +1,330 @@
+package config
+
+import (
+	"cmp"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// SourcePushed is the file of a Position in a route that came over the admin API and is kept in the store.
+const SourcePushed = "pushed route "
+
+// Document is a pushed route as it is kept: the YAML of one route, which is an item of the list `routes`.
+type Document struct {
+	Name string
+	Text []byte
+}
+
+// Pushed is a route that comes over the admin API. Its values are completed and not yet checked.
+type Pushed struct {
+	Route Route
+	Text  []byte // for a Document
+	at    place
+}
+
+// ParsePushed reads a document with `routes`, as a file of routes_dir is. File names it in the problems: the error is a Problems. Relative paths
+// in it are relative to dir. JSON is YAML too.
+func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
+	l := loader{files: newFiles()}
+	doc, problem := parse(file, text)
+	if problem != nil {
+		return nil, Problems{*problem}
+	}
+	var content struct {
+		Routes []Route `yaml:"routes"`
+	}
+	l.decode(doc, &content)
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	list := doc.place().key("routes")
+	out := make([]Pushed, len(content.Routes))
+	for i := range content.Routes {
+		r, at := &content.Routes[i], list.item(i)
+		r.Source = at.position()
+		r.complete(dir)
+		text, err := yaml.Dump(resolved(at.node), yaml.WithV4Defaults())
+		if err != nil {
+			return nil, Problems{{Position: at.position(), Field: at.field, Message: err.Error()}}
+		}
+		out[i] = Pushed{*r, text, at}
+	}
+	return out, nil
+}
+
+// resolved is a copy of a node in which each alias is what it stands for, and nothing else is kept than keys, values and comments.
+func resolved(n *yaml.Node) *yaml.Node {
+	out := *target(n)
+	out.Anchor, out.Content = "", make([]*yaml.Node, len(out.Content))
+	for i, child := range target(n).Content {
+		out.Content[i] = resolved(child)
+	}
+	return &out
+}
+
+// complete makes the paths of the files that the route names absolute; relative ones are relative to dir.
+func (r *Route) complete(dir string) {
+	resolve(dir, &r.TLSCAFile, &r.TLSClientCertFile, &r.TLSClientKeyFile)
+}
+
+// IsPushed says whether the route came over the admin API.
+func (r Route) IsPushed() bool { return strings.HasPrefix(r.Source.File, SourcePushed) }
+
+// NamesFiles says whether the route's meaning depends on files.
+func (r Route) NamesFiles() bool { return r.contents != "" }
+
+// pushed adds routes that are kept in the store.
+func (l *loader) pushed(c *Config, documents []Document) {
+	for _, d := range documents {
+		name := SourcePushed + d.Name
+		l.order = append(l.order, name)
+		doc, problem := parse(name, d.Text)
+		if problem != nil {
+			l.note(*problem)
+			continue
+		}
+		var r Route
+		l.decode(doc, &r)
+		at := doc.place()
+		at.field = "routes[" + d.Name + "]"
+		r.Source = at.position()
+		r.complete(filepath.Dir(c.Path))
+		c.Routes, l.routes = append(c.Routes, r), append(l.routes, at)
+	}
+}
+
+// Index has the routes of a loaded configuration by name and by host, so that a change of a few is checked in proportion to these few. It is not
+// safe for concurrent use.
+type Index struct {
+	config *Config
+	byName map[string]*Route
+	byHost map[string][]*Route // in the order in which they were loaded; pushed ones last
+}
+
+// NewIndex indexes a configuration.
+func NewIndex(c *Config) *Index {
+	x := &Index{c, make(map[string]*Route, len(c.Routes)), make(map[string][]*Route)}
+	for i := range c.Routes {
+		x.add(&c.Routes[i])
+	}
+	return x
+}
+
+func (x *Index) add(r *Route) {
+	x.byName[r.Name] = r
+	x.byHost[r.Host()] = append(x.byHost[r.Host()], r)
+	slices.SortStableFunc(x.byHost[r.Host()], func(a, b *Route) int { return inOrder(*a, *b) })
+}
+
+// inOrder is how routes come after a start: those of files as they stand there, then the pushed ones by name.
+func inOrder(a, b Route) int {
+	switch {
+	case a.IsPushed() && b.IsPushed():
+		return cmp.Compare(a.Name, b.Name)
+	case a.IsPushed():
+		return 1
+	case b.IsPushed():
+		return -1
+	}
+	return 0
+}
+
+func (x *Index) remove(r *Route) {
+	delete(x.byName, r.Name)
+	left := slices.DeleteFunc(slices.Clone(x.byHost[r.Host()]), func(other *Route) bool { return other == r })
+	if x.byHost[r.Host()] = left; len(left) == 0 {
+		delete(x.byHost, r.Host())
+	}
+}
+
+// Route returns a route by its name.
+func (x *Index) Route(name string) (Route, bool) {
+	if r := x.byName[name]; r != nil {
+		return *r, true
+	}
+	return Route{}, false
+}
+
+// Len is how many routes there are, and at how many hosts, the sign-in host among them.
+func (x *Index) Len() (routes, hosts int) {
+	hosts = len(x.byHost)
+	if auth := x.config.AuthURL; !auth.IsZero() && x.byHost[auth.Hostname()] == nil {
+		hosts++
+	}
+	return len(x.byName), hosts
+}
+
+// Names are the routes' names, sorted.
+func (x *Index) Names() []string {
+	return slices.Sorted(maps.Keys(x.byName))
+}
+
+// Origin is the origin of a host that has a route, or of the sign-in host; zero for any other.
+func (x *Index) Origin(host string) URL {
+	if of := x.byHost[host]; len(of) > 0 {
+		return of[0].From.origin()
+	}
+	if host != "" && host == x.config.AuthURL.Hostname() {
+		return x.config.AuthURL.origin()
+	}
+	return URL{}
+}
+
+// Step is a change of routes that Check found good.
+type Step struct {
+	Put    []Route
+	Remove []string
+	Hosts  map[string][]Route // of each host that is touched: all its routes then, none for one that is gone
+	Whole  bool               // the configuration has to be loaded anew with it: it depends on files, or changes what no single route is
+}
+
+// Check holds a change against the configuration: put in the place of routes of their names, and removal by name. The error is a Problems, in
+// the order of the documents. Removing what is not there is no error. Only pushed routes may be replaced or removed.
+func (x *Index) Check(put []Pushed, remove []string) (*Step, error) {
+	step := &Step{Hosts: make(map[string][]Route)}
+	gone := make(map[string]bool)
+	var fixed Problems
+	for _, name := range remove {
+		if r := x.byName[name]; r != nil && !r.IsPushed() {
+			fixed = append(fixed, Problem{Position: r.Source, Field: "routes[" + name + "]", Message: "stands in this file; remove it here"})
+		} else if r != nil {
+			gone[name] = true
+			step.Remove = append(step.Remove, name)
+			step.Hosts[r.Host()] = nil
+		}
+	}
+	for _, p := range put {
+		if r := x.byName[p.Route.Name]; r != nil {
+			gone[r.Name] = true
+			step.Hosts[r.Host()] = nil
+		}
+		if !p.Route.From.IsZero() {
+			step.Hosts[p.Route.Host()] = nil
+		}
+	}
+	if fixed != nil {
+		return nil, fixed
+	}
+	check := x.checker(step, put, gone)
+	x.origins(check, step, put)
+	if err := check.err(); err != nil {
+		return nil, err
+	}
+	for _, r := range check.c.Routes {
+		step.Hosts[r.Host()] = append(step.Hosts[r.Host()], r)
+	}
+	for _, routes := range step.Hosts {
+		slices.SortStableFunc(routes, inOrder)
+	}
+	for _, r := range check.c.Routes[len(check.c.Routes)-len(put):] {
+		step.Put = append(step.Put, r)
+		step.Whole = step.Whole || r.NamesFiles()
+	}
+	return step, nil
+}
+
+// checker runs the checks of routes on what the touched hosts come to.
+func (x *Index) checker(step *Step, put []Pushed, gone map[string]bool) *checker {
+	few := *x.config
+	few.Routes = nil
+	c := &checker{report: new(report), files: newFiles(), c: &few, root: x.config.root, pools: make(map[string]error), pairs: make(map[Certificate]keyPair)}
+	for host := range step.Hosts {
+		for _, r := range x.byHost[host] {
+			if !gone[r.Name] {
+				few.Routes, c.routes = append(few.Routes, *r), append(c.routes, elsewhere(r))
+			}
+		}
+	}
+	first := len(few.Routes)
+	for _, p := range put {
+		r := p.Route
+		if other := x.byName[r.Name]; other != nil && !other.IsPushed() {
+			c.add(p.at.key("name"), "%q is the name of the route at %s; change it there, or give this one another name", r.Name, other.Source)
+		}
+		few.Routes, c.routes = append(few.Routes, r), append(c.routes, p.at)
+	}
+	c.names()
+	c.matches()
+	c.idpRequired(c.root.key("idp"))
+	for i := first; i < len(few.Routes); i++ {
+		c.route(c.routes[i], &few.Routes[i])
+		few.Routes[i].Source = Position{File: SourcePushed + few.Routes[i].Name, Line: 1, Column: 1}
+	}
+	return c
+}
+
+// elsewhere stands for a route that has been checked.
+func elsewhere(r *Route) place {
+	return place{
+		doc: &document{file: r.Source.File}, field: "routes[" + r.Name + "]",
+		node: &yaml.Node{Kind: yaml.MappingNode, Line: r.Source.Line, Column: r.Source.Column, Content: []*yaml.Node{
+			{Kind: yaml.ScalarNode, Value: "name"}, {Kind: yaml.ScalarNode, Value: r.Name},
+		}},
+	}
+}
+
+// origins checks the hosts of a change: their ports, their certificates, and that the sign-in host is still known.
+func (x *Index) origins(c *checker, step *Step, put []Pushed) {
+	hosts := len(x.byHost)
+	for host := range step.Hosts {
+		has := slices.ContainsFunc(c.c.Routes, func(r Route) bool { return r.Host() == host })
+		if had := x.byHost[host] != nil; has && !had {
+			hosts++
+		} else if had && !has {
+			hosts--
+		}
+	}
+	first := make(map[string]Route)
+	for i, r := range c.c.Routes {
+		if r.From.IsZero() {
+			continue
+		}
+		at := c.routes[i].key("from")
+		before, seen := first[r.Host()]
+		if !seen {
+			first[r.Host()], before = r, r
+		}
+		if auth := x.config.AuthURL; !seen && !auth.IsZero() && auth.Hostname() == r.Host() && x.config.root.has("auth_url") && auth.Port() != r.From.Port() {
+			c.add(at, "port %d, but auth_url has %s at port %d; one host has one port", r.From.Port(), r.Host(), auth.Port())
+		}
+		if before.From.Port() != r.From.Port() {
+			c.add(at, "port %d, but %s is at port %d at %s; one host has one port", r.From.Port(), r.Host(), before.From.Port(), before.Source)
+		}
+	}
+	for _, p := range put {
+		c.certified(host{p.Route.Host(), p.Route.From, p.at.key("from")})
+	}
+	if x.config.root.has("auth_url") {
+		return
+	}
+	switch {
+	case len(put) > 0 && hosts > 1:
+		c.add(put[0].at.key("from"), "there are %d hosts with it, so auth_url is required: name the one that signs in with the provider in %s, for example auth_url: %s",
+			hosts, x.config.Path, put[0].Route.From.Origin())
+	case hosts != len(x.byHost) || len(first) > 0 && x.config.AuthURL.IsZero():
+		step.Whole = true // the only host is the sign-in host
+	default:
+		for host := range first {
+			step.Whole = step.Whole || host != x.config.AuthURL.Hostname()
+		}
+	}
+}
+
+// Adopt makes a step a part of the index.
+func (x *Index) Adopt(s *Step) {
+	for _, name := range s.Remove {
+		if r := x.byName[name]; r != nil {
+			x.remove(r)
+		}
+	}
+	for _, r := range s.Put {
+		if old := x.byName[r.Name]; old != nil {
+			x.remove(old)
+		}
+		x.add(&r)
+	}
+}
