@@ -44,7 +44,7 @@ func TestNavigation(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	w := newWorld(t)
-	w.change(func(s *Settings) { s.Hosts["port.example.com"] = w.url("https://port.example.com:8443") })
+	w.host("port.example.com", w.url("https://port.example.com:8443"))
 	const misdirected = "Wrong host\nThis connection was made for another host.\nOpen the address again.\nStatus 421 Request id " + envoyID
 	for name, c := range map[string]struct {
 		host, sni string

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"doorward/authz/config"
 	"doorward/authz/session"
 )
 
@@ -368,7 +369,7 @@ func TestHostGone(t *testing.T) {
 	w := newWorld(t)
 	b := w.browser()
 	form := b.get(wiki + "/")
-	w.change(func(s *Settings) { delete(s.Hosts, "wiki.example.com") })
+	w.host("wiki.example.com", config.URL{})
 	callback := b.callback(form, "alice")
 	if got := b.step(callback).next(t); got != auth+prefix+"/" {
 		t.Errorf("sent to %s", got)

@@ -34,8 +34,13 @@ func newSettings(t testing.TB) Settings {
 	}
 	return Settings{
 		Prefix: prefix, AuthURL: u(auth), Lifetime: time.Hour, IDPs: config.IDPs{{Issuer: u("http://127.0.0.1:1"), ClientID: "doorward"}},
-		Hosts: map[string]config.URL{authHost: u(auth), "grafana.example.com": u(grafana), "wiki.example.com": u(wiki)},
+		Origin: originOf(map[string]config.URL{authHost: u(auth), "grafana.example.com": u(grafana), "wiki.example.com": u(wiki)}),
 	}
+}
+
+// originOf finds hosts in a map.
+func originOf(hosts map[string]config.URL) func(string) config.URL {
+	return func(host string) config.URL { return hosts[host] }
 }
 
 // alone is a handler whose provider cannot be reached.

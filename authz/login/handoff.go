@@ -22,7 +22,7 @@ type grant struct {
 
 // give makes a code for the host that asked, and sends the browser there with it.
 func (h *Handler) give(v *visit, id string, ask request) {
-	target := v.Hosts[ask.Host]
+	target := v.Origin(ask.Host)
 	if target.IsZero() { // its last route is gone meanwhile
 		v.redirect(v.at("/"))
 		return

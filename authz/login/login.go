@@ -31,14 +31,16 @@ const headerSNI = "X-Doorward-Sni"
 
 // Settings is what the handlers need of the loaded configuration. Immutable.
 type Settings struct {
-	Prefix   string                // of all our paths, "/.pomerium"
-	AuthURL  config.URL            // the host that signs in with the provider
-	IDPs     config.IDPs           // with the secrets themselves, also when they stand in files; the first one's subjects have no prefix
-	Lifetime time.Duration         // of a session
-	Refresh  time.Duration         // how often the provider is asked for tokens and claims anew; 0 for never
-	Hosts    map[string]config.URL // every host that has a route, by its name without port; AuthURL's host too
-	Programs []string              // what the ids of users begin with, before a colon, who do not sign in here: programs
-	AuthOnly bool                  // AuthURL's host has no route, so there is nothing at its "/" but the user page
+	Prefix   string        // of all our paths, "/.pomerium"
+	AuthURL  config.URL    // the host that signs in with the provider
+	IDPs     config.IDPs   // with the secrets themselves, also when they stand in files; the first one's subjects have no prefix
+	Lifetime time.Duration // of a session
+	Refresh  time.Duration // how often the provider is asked for tokens and claims anew; 0 for never
+	Programs []string      // what the ids of users begin with, before a colon, who do not sign in here: programs
+	AuthOnly bool          // AuthURL's host has no route, so there is nothing at its "/" but the user page
+
+	// Origin is that of a host that has a route, or of AuthURL's, by its name without port; zero for any other.
+	Origin func(host string) config.URL
 }
 
 // Config is what a Handler needs.
@@ -90,7 +92,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if id := r.Header.Get("X-Request-Id"); plainID(id) {
 		v.id = id
 	}
-	if sni := r.Header.Values(headerSNI); len(sni) != 1 || strings.ToLower(sni[0]) != v.host || v.Hosts[v.host].IsZero() {
+	if sni := r.Header.Values(headerSNI); len(sni) != 1 || strings.ToLower(sni[0]) != v.host || v.Origin(v.host).IsZero() {
 		v.host = ""
 		h.fail(v, nil, web.Error{Status: http.StatusMisdirectedRequest, Title: "Wrong host",
 			Message: "This connection was made for another host.", Remedy: "Open the address again."})
@@ -134,7 +136,7 @@ func (h *Handler) route(v *visit) {
 func (v *visit) atAuthHost() bool { return v.host == v.AuthURL.Hostname() }
 
 // at is the URL of one of our paths on this host.
-func (v *visit) at(path string) string { return v.Hosts[v.host].Origin() + v.Prefix + path }
+func (v *visit) at(path string) string { return v.Origin(v.host).Origin() + v.Prefix + path }
 
 // atAuth is the URL of one of our paths on the auth host.
 func (s *Settings) atAuth(path string) string { return s.AuthURL.Origin() + s.Prefix + path }

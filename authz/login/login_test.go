@@ -130,8 +130,8 @@ func (w *world) serve() {
 	sessions := w.must(session.New(session.Config{Store: db, Sealer: sealer, Now: now})).(*session.Sessions)
 	settings := &Settings{
 		Prefix: prefix, AuthURL: w.url(auth), Lifetime: 14 * time.Hour,
-		IDPs:  config.IDPs{{Name: "default", Issuer: w.url(w.issuer), ClientID: "doorward", ClientSecret: "s3cret"}},
-		Hosts: map[string]config.URL{authHost: w.url(auth), "grafana.example.com": w.url(grafana), "wiki.example.com": w.url(wiki)},
+		IDPs:   config.IDPs{{Name: "default", Issuer: w.url(w.issuer), ClientID: "doorward", ClientSecret: "s3cret"}},
+		Origin: originOf(map[string]config.URL{authHost: w.url(auth), "grafana.example.com": w.url(grafana), "wiki.example.com": w.url(wiki)}),
 	}
 	w.settings.Store(settings)
 	w.h = w.must(New(Config{
@@ -147,9 +147,22 @@ func (w *world) url(s string) config.URL { return w.must(config.ParseURL(s)).(co
 // change replaces the settings.
 func (w *world) change(f func(*Settings)) {
 	s := *w.settings.Load()
-	s.Hosts, s.IDPs = maps.Clone(s.Hosts), slices.Clone(s.IDPs)
+	s.IDPs = slices.Clone(s.IDPs)
 	f(&s)
 	w.settings.Store(&s)
+}
+
+// host gives a host another origin; a zero one takes it away.
+func (w *world) host(name string, origin config.URL) {
+	before := w.settings.Load().Origin
+	w.change(func(s *Settings) {
+		s.Origin = func(host string) config.URL {
+			if host == name {
+				return origin
+			}
+			return before(host)
+		}
+	})
 }
 
 // envoy sets what Envoy sets, and does what authz does on all paths but ours.

@@ -84,7 +84,7 @@ func (v *visit) back(to string) string {
 	if to == "/" && v.AuthOnly && v.atAuthHost() {
 		return v.at("/")
 	}
-	return v.Hosts[v.host].Origin() + to
+	return v.Origin(v.host).Origin() + to
 }
 
 // signInURL is where a sign-in at this host begins.
@@ -102,17 +102,18 @@ func (v *visit) target(raw string) string {
 		}
 		return ""
 	}
-	for _, host := range v.Hosts {
-		rest, ok := strings.CutPrefix(raw, host.Origin())
-		if !ok {
-			continue
-		}
-		if rest == "" {
-			rest = "/"
-		}
-		if to := returnURL(rest, v.Prefix); to == escaped(rest) {
-			return host.Origin() + to
-		}
+	_, name, _ := strings.Cut(raw, "://")
+	name = name[:strings.IndexFunc(name+"/", func(c rune) bool { return strings.ContainsRune("/:?#", c) })]
+	origin := v.Origin(name).Origin()
+	rest, ok := strings.CutPrefix(raw, origin)
+	if origin == "" || !ok {
+		return ""
+	}
+	if rest == "" {
+		rest = "/"
+	}
+	if to := returnURL(rest, v.Prefix); to == escaped(rest) {
+		return origin + to
 	}
 	return ""
 }

@@ -57,7 +57,7 @@ func (h *Handler) confirmedSignOut(v *visit) {
 // fromHere says whether a form was posted from a page of this origin.
 func (v *visit) fromHere() bool {
 	site, origin := v.r.Header.Get("Sec-Fetch-Site"), v.r.Header.Get("Origin")
-	return site == "same-origin" || site == "" && origin == v.Hosts[v.host].Origin()
+	return site == "same-origin" || site == "" && origin == v.Origin(v.host).Origin()
 }
 
 // end ends the browser's session on every host and takes our cookies from this one. It returns where to go next: to the provider, so that

@@ -136,7 +136,7 @@ func (h *Handler) handOff(v *visit) {
 	switch {
 	case !v.atAuthHost():
 		err = errors.New("a hand-off was asked for at another host than the auth host")
-	case err == nil && (v.Hosts[ask.Host].IsZero() || ask.Host == v.host || !isID(ask.Flow)):
+	case err == nil && (v.Origin(ask.Host).IsZero() || ask.Host == v.host || !isID(ask.Flow)):
 		err = errors.New("a hand-off was asked for by a host that has no route")
 	}
 	if err != nil {
@@ -170,8 +170,8 @@ func (v *visit) again(a *attempt) string {
 	switch {
 	case a.Handoff == nil:
 		return v.signInURL(a.Return)
-	case v.Hosts[a.Handoff.Host].IsZero(): // its last route is gone meanwhile
+	case v.Origin(a.Handoff.Host).IsZero(): // its last route is gone meanwhile
 		return ""
 	}
-	return v.Hosts[a.Handoff.Host].Origin() + "/"
+	return v.Origin(a.Handoff.Host).Origin() + "/"
 }
