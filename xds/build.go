@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"doorward/authz/config"
@@ -14,6 +15,7 @@ import (
 // The owners of resources that are no host's, which no host can be called.
 const (
 	edgeOwner     = "doorward/edge"
+	authzOwner    = "doorward/authz"
 	redirectOwner = httpRoutes
 )
 
@@ -21,12 +23,14 @@ const (
 // the files that routes name, and is otherwise pure.
 func Build(in Input) (*Change, error) { return new(Builder).Build(in) }
 
-// Builder builds as Build does, and keeps what it made for each host: the next build makes anew only what belongs to a host
+// Builder builds as Build does, and keeps what was made for each host: the next build makes anew only what belongs to a host
 // that changed. The zero value is ready; it is safe for concurrent use, one build at a time.
 type Builder struct {
 	mu    sync.Mutex
-	sites map[string]*built // by host, of what was built last
+	sites map[string]*built // by host, of what was adopted last
 	ports map[string]uint32 // by host, of those that are not at the usual port
+
+	headers string // the set that ext_authz is sent, by name
 }
 
 // built is what was made of one host, and out of what.
@@ -39,11 +43,12 @@ type built struct {
 func (b *Builder) Build(in Input) (*Change, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	edge := new(Resources)
-	out := &Change{parts: map[string]*Resources{edgeOwner: edge}, whole: true}
-	errs := []error{addListeners(edge, in), addAuthz(edge, in.Headers)}
+	edge, authz := new(Resources), new(Resources)
+	out := &Change{parts: map[string]*Resources{edgeOwner: edge, authzOwner: authz}, whole: true}
+	errs := []error{addListeners(edge, in), addAuthz(authz, in.Headers)}
 	all := sitesOf(in.Config)
 	kept, ports := make(map[string]*built, len(all)), make(map[string]uint32)
+	out.built, out.ports = kept, ports
 	for _, s := range all {
 		one, err := b.build(in, s)
 		errs = append(errs, err)
@@ -60,20 +65,39 @@ func (b *Builder) Build(in Input) (*Change, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	b.sites, b.ports = kept, ports
+	out.headers = HeaderSet(in.Headers)
 	return out, nil
 }
 
+// Adopt notes that a change was made a part of what is served: what is built next is built upon it.
+func (b *Builder) Adopt(c *Change) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ports, b.headers = c.ports, c.headers; c.whole {
+		b.sites = maps.Clone(c.built)
+		return
+	}
+	for host := range c.parts {
+		if c.built[host] == nil {
+			delete(b.sites, host)
+		} else {
+			b.sites[host] = c.built[host]
+		}
+	}
+}
+
 // Update makes the resources of some hosts anew, in proportion to these alone: routes has all routes of each, none for a host that is gone. The
-// edge is that of the last Build. The errors are those of Build. A change that is not applied leaves nothing behind but what the next build of its
-// hosts need not make again.
+// edge is that of the change that was adopted last. The errors are those of Build.
 func (b *Builder) Update(in Input, routes map[string][]config.Route) (*Change, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := &Change{parts: make(map[string]*Resources, len(routes))}
-	ports := maps.Clone(b.ports)
+	made, ports := make(map[string]*built, len(routes)), maps.Clone(b.ports)
+	out := &Change{parts: make(map[string]*Resources, len(routes)), built: made, ports: ports, headers: HeaderSet(in.Headers)}
 	var errs []error
-	made := make(map[string]*built, len(routes))
+	if HeaderSet(in.Headers) != b.headers {
+		out.parts[authzOwner] = new(Resources)
+		errs = append(errs, addAuthz(out.parts[authzOwner], in.Headers))
+	}
 	for host, of := range routes {
 		delete(ports, host)
 		s, ok := siteOf(in.Config, host, of)
@@ -96,14 +120,6 @@ func (b *Builder) Update(in Input, routes map[string][]config.Route) (*Change, e
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for host := range routes {
-		if made[host] == nil {
-			delete(b.sites, host)
-		} else {
-			b.sites[host] = made[host]
-		}
-	}
-	b.ports = ports
 	return out, nil
 }
 
@@ -130,5 +146,5 @@ func (b *Builder) build(in Input, s site) (*built, error) {
 
 // Hosts are the hosts of the change, sorted.
 func (c *Change) Hosts() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.parts)), func(owner string) bool { return owner == edgeOwner || owner == redirectOwner })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.parts)), func(owner string) bool { return strings.Contains(owner, "/") })
 }

@@ -3,8 +3,11 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +129,7 @@ func TestBuildChangesOnlyWhatChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.Adopt(before)
 		for _, build := range []func(Input) (*Change, error){Build, b.Build} {
 			after, err := build(input(t, configOf(t, r.after)))
 			if err != nil {
@@ -156,6 +160,7 @@ func TestBuilderKeepsWhatDidNotChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.Adopt(r)
 		return r
 	}
 	same := func(k kind, host string, x, y *Change) bool {
@@ -216,4 +221,64 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%q is taken for %v", in, a)
 		}
 	}
+}
+
+// TestUpdateComesToTheSame: after any sequence of updates, what is served is what a build of everything comes to.
+func TestUpdateComesToTheSame(t *testing.T) {
+	source := rand.New(rand.NewPCG(1, 2))
+	var b Builder
+	in := input(t, configOf(t, routeA))
+	first, err := b.Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Adopt(first)
+	s := newServed()
+	s.adopt(first)
+	kept := map[string]string{"a": routeA}
+	for i := range 200 {
+		name := string(rune('a' + source.IntN(5)))
+		if delete(kept, name); source.IntN(3) > 0 {
+			port := []string{"", "", ":8443"}[source.IntN(3)]
+			kept[name] = fmt.Sprintf("  - {name: %s, from: \"https://%s.example.com%s\", to: \"http://up%d\", policy: public}\n", name, name, port, source.IntN(3))
+		}
+		if i%50 == 49 {
+			in.Headers = append(in.Headers, fmt.Sprintf("x-%d", i))
+		}
+		in.Config = configOf(t, strings.Join(slices.Collect(maps.Values(kept)), "")+"  []\n"[min(1, len(kept))*5:])
+		var routes []config.Route
+		for _, r := range in.Config.Routes {
+			if r.Name == name {
+				routes = append(routes, r)
+			}
+		}
+		change, err := b.Update(in, map[string][]config.Route{name + ".example.com": routes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Adopt(change)
+		s.adopt(change)
+		whole, err := Build(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := newServed()
+		want.adopt(whole)
+		for k := range kinds {
+			if got, want := versions(s.set[k]), versions(want.set[k]); !maps.Equal(got, want) {
+				t.Fatalf("step %d, %s: %v, want %v", i, k, got, want)
+			}
+		}
+		if !maps.EqualFunc(s.users, want.users, maps.Equal) {
+			t.Fatalf("step %d: clusters are of %v, want %v", i, s.users, want.users)
+		}
+	}
+}
+
+func versions(of map[string]*resource) map[string]string {
+	out := make(map[string]string)
+	for name, res := range of {
+		out[name] = res.version
+	}
+	return out
 }

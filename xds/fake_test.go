@@ -57,7 +57,9 @@ func newControl(t *testing.T) *control {
 }
 
 // everything is a change to exactly these resources.
-func everything(r *Resources) *Change { return &Change{parts: map[string]*Resources{"all": r}, whole: true} }
+func everything(r *Resources) *Change {
+	return &Change{parts: map[string]*Resources{"all": r}, whole: true}
+}
 
 // flat are all resources of a change.
 func flat(t *testing.T, c *Change) *Resources {

@@ -135,4 +135,9 @@ func (r *Resources) add(k kind, name string, m validated) error {
 type Change struct {
 	parts map[string]*Resources // by owner; nil for one that is gone
 	whole bool                  // every owner that is not named is gone
+
+	// What Builder.Adopt keeps.
+	built   map[string]*built
+	ports   map[string]uint32
+	headers string
 }
