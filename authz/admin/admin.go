@@ -22,6 +22,7 @@ type Status struct {
 	Problem  string    `json:"problem"` // why it was refused, or what an Envoy rejected
 	Envoys   any       `json:"envoys"`
 	Routes   int       `json:"routes"`
+	Pushed   int       `json:"pushed"` // of the routes, those that came over this API
 	Hosts    int       `json:"hosts"`
 	Keys     any       `json:"keys,omitempty"`
 	Bundles  []Bundle  `json:"bundles,omitempty"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -163,6 +164,26 @@ func (x *Index) Names() []string {
 	return slices.Sorted(maps.Keys(x.byName))
 }
 
+// Has says whether a host has a route.
+func (x *Index) Has(host string) bool { return len(x.byHost[host]) > 0 }
+
+// Config is the configuration with all routes that there are now.
+func (x *Index) Config() *Config {
+	c := *x.config
+	c.Routes = make([]Route, 0, len(x.byName))
+	for _, r := range x.config.Routes {
+		if !r.IsPushed() {
+			c.Routes = append(c.Routes, r)
+		}
+	}
+	for _, name := range x.Names() {
+		if r := x.byName[name]; r.IsPushed() {
+			c.Routes = append(c.Routes, *r)
+		}
+	}
+	return &c
+}
+
 // Origin is the origin of a host that has a route, or of the sign-in host; zero for any other.
 func (x *Index) Origin(host string) URL {
 	if of := x.byHost[host]; len(of) > 0 {
@@ -180,6 +201,16 @@ type Step struct {
 	Remove []string
 	Hosts  map[string][]Route // of each host that is touched: all its routes then, none for one that is gone
 	Whole  bool               // the configuration has to be loaded anew with it: it depends on files, or changes what no single route is
+}
+
+// ParseDocument reads a route that was kept.
+func ParseDocument(d Document, dir string) (Pushed, error) {
+	l, c := loader{files: newFiles()}, &Config{Path: filepath.Join(dir, "doorward.yaml")}
+	l.pushed(c, []Document{d})
+	if err := l.err(); err != nil {
+		return Pushed{}, err
+	}
+	return Pushed{c.Routes[0], d.Text, l.routes[0]}, nil
 }
 
 // Check holds a change against the configuration: put in the place of routes of their names, and removal by name. The error is a Problems, in
@@ -327,4 +358,25 @@ func (x *Index) Adopt(s *Step) {
 		}
 		x.add(&r)
 	}
+}
+
+// Matches is what the route matches of the path, for people.
+func (r Route) Matches() string {
+	kind, value, _ := matchOf(r)
+	return matchName(kind, value)
+}
+
+// Leads is where the route leads to, for people.
+func (r Route) Leads() string {
+	switch {
+	case r.Redirect != nil:
+		return fmt.Sprintf("redirect %d", r.Redirect.Status)
+	case r.Response != nil:
+		return fmt.Sprintf("response %d", r.Response.Status)
+	}
+	var to []string
+	for _, t := range r.To {
+		to = append(to, t.URL.String())
+	}
+	return strings.Join(to, ", ")
 }

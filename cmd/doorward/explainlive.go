@@ -69,7 +69,7 @@ func (p *planes) explainRequest(ctx context.Context, q url.Values) (tried, error
 	r, err := p.authz.Try(ctx, a.route, *in)
 	if err != nil {
 		p.mu.Lock()
-		c := p.loaded
+		c := p.index.Config()
 		p.mu.Unlock()
 		return tried{}, noRoute(c, a.route)
 	}

@@ -29,12 +29,6 @@ import (
 	"doorward/xds/cert"
 )
 
-// acknowledgement bounds how long a change waits for the Envoys.
-const acknowledgement = 30 * time.Second
-
-// switching is what Envoy's worker threads may take, after Envoy has acknowledged, to route by what it acknowledged.
-const switching = 200 * time.Millisecond
-
 // planes are the two halves of the program, the one that decides and the one that configures Envoy, and what they stand on.
 type planes struct {
 	log       *slog.Logger
@@ -56,12 +50,18 @@ type planes struct {
 	settings  atomic.Pointer[login.Settings]
 	idle      atomic.Int64 // how long a session may be unused, in nanoseconds
 
-	mu      sync.Mutex // guards what follows
-	loaded  *config.Config
-	headers []string // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
-	status  admin.Status
-	unread  string // why the files as they are could not be read
-	unkept  string // why jwks_file could not be written
+	turn         sync.Mutex // held while a change is made
+	certificates *cert.Source
+
+	mu       sync.Mutex      // guards what follows; what turn guards too may be read under either
+	loaded   *config.Config  // without the routes that were pushed since: index has all
+	index    *config.Index   // with turn
+	kept     map[string]kept // by name: the pushed routes as they are in the store; with turn
+	headers  []string        // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
+	delivery *xds.Delivery   // of the last whole configuration
+	status   admin.Status
+	unread   string // why the files as they are could not be read
+	unkept   string // why jwks_file could not be written
 }
 
 // open builds everything of the first configuration, with nothing served yet. It fails rather than return planes that could not sign.
@@ -74,7 +74,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 			return nil, err
 		}
 	}
-	p = &planes{log: log, started: time.Now(), loaded: c, headers: []string{}, bundles: newBundles(c.DataDir, log)}
+	p = &planes{log: log, started: time.Now(), loaded: c, index: config.NewIndex(c), headers: []string{}, bundles: newBundles(c.DataDir, log)}
 	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
 		return nil, err
 	}
@@ -95,6 +95,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 		Store: p.store, Sealer: sealer, Settings: keySettings(c),
 		Lifetime: time.Duration(c.JWT.Lifetime), ConsumerCache: time.Duration(c.JWT.ConsumerCache),
 	}); err != nil {
+		return nil, err
+	}
+	if p.kept, err = readKept(ctx, p.store); err != nil {
 		return nil, err
 	}
 	if p.ca, err = cert.NewLocalCA(filepath.Join(c.DataDir, "ca")); err != nil {
@@ -152,7 +155,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 		return err
 	}
 	p.login, err = login.New(login.Config{
-		Settings: func() login.Settings { return *p.settings.Load() },
+		Settings: p.loginSettings,
 		Sessions: p.sessions, Store: p.store, Sealer: sealer, Pages: p.pages, Log: p.log,
 	})
 	if err != nil {
@@ -164,8 +167,15 @@ func (p *planes) build(sealer *session.Sealer) error {
 }
 
 // apply makes a configuration the one that decides and is served: authz first, then Envoy. If a part does not build, nothing of it
-// is applied. An error after that names what an Envoy did not take; everything else is served. Calls must not overlap.
+// is applied. What becomes of it at the Envoys, follow tells.
 func (p *planes) apply(ctx context.Context, c *config.Config) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return p.change(ctx, c)
+}
+
+// change is apply for who holds the turn.
+func (p *planes) change(ctx context.Context, c *config.Config) error {
 	used, err := p.bundles.of(ctx, c)
 	var change *change
 	if err == nil {
@@ -175,14 +185,26 @@ func (p *planes) apply(ctx context.Context, c *config.Config) error {
 		p.refused(c.Checksum, err)
 		return fmt.Errorf("refused, nothing of it is applied: %w", err)
 	}
-	return p.install(ctx, c, change)
+	p.install(c, change)
+	return nil
 }
 
-// start applies the first configuration. A bundle that was fetched just now and does not work is waited for, as one that could not be fetched.
+// start applies the first configuration with the routes that were pushed. A bundle that was fetched just now and does not work is waited for, as
+// one that could not be fetched.
 func (p *planes) start(ctx context.Context, c *config.Config) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	used, err := p.bundles.of(ctx, c)
 	if err != nil {
 		return err
+	}
+	all, unread := p.load(c.Path)
+	if unread == nil {
+		var change *change
+		if change, unread = p.ready(ctx, all, used); unread == nil {
+			p.install(all, change)
+			return nil
+		}
 	}
 	change, err := p.ready(ctx, c, used)
 	if err != nil && used.fresh() {
@@ -193,26 +215,31 @@ func (p *planes) start(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	return p.install(ctx, c, change)
+	p.install(c, change)
+	p.restore(ctx)
+	return nil
 }
 
 // renew applies new versions of bundles: all of them or, where that does not work, each that works by itself. What is refused changes
 // nothing, and is tried again when it is fetched again.
-func (p *planes) renew(ctx context.Context, c *config.Config, next bundleVersions) error {
+func (p *planes) renew(ctx context.Context, next bundleVersions) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	c := p.index.Config()
 	change, err := p.ready(ctx, c, p.bundles.with(next))
 	if err == nil {
-		return p.install(ctx, c, change)
-	}
-	if len(next) == 1 {
-		for name := range next {
-			p.bundles.failed(name, err)
-		}
+		p.install(c, change)
 		return nil
 	}
 	for name, v := range next {
-		if err := p.renew(ctx, c, bundleVersions{name: v}); err != nil {
-			return err
+		alone := err
+		if len(next) > 1 {
+			if change, alone = p.ready(ctx, c, p.bundles.with(bundleVersions{name: v})); alone == nil {
+				p.install(c, change)
+				continue
+			}
 		}
+		p.bundles.failed(name, alone)
 	}
 	return nil
 }
@@ -231,7 +258,7 @@ func (p *planes) ready(ctx context.Context, c *config.Config, used bundleVersion
 }
 
 // install makes a change the one that decides and is served.
-func (p *planes) install(ctx context.Context, c *config.Config, change *change) error {
+func (p *planes) install(c *config.Config, change *change) {
 	p.bearer.Issuers.Adopt(change.issuers)
 	p.authz.Adopt(change.generation)
 	p.settings.Store(change.settings)
@@ -241,33 +268,23 @@ func (p *planes) install(ctx context.Context, c *config.Config, change *change) 
 		p.decisions.Use(change.decisions)
 	}
 	p.bundles.adopt(change.bundles)
-	p.took(c, change.headers)
-	ctx, cancel := context.WithTimeout(ctx, acknowledgement)
-	defer cancel()
-	if err := p.xds.Apply(ctx, change.resources); err != nil {
-		p.served(err)
-		return fmt.Errorf("an Envoy did not take all of it: %w", err)
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(switching):
-	}
-	p.authz.Settle()
-	p.served(nil)
-	p.log.Info("the configuration is served", "config", c.Path, "checksum", c.Checksum, "routes", len(c.Routes))
-	return nil
+	p.certificates = change.certificates
+	p.builder.Adopt(change.resources)
+	p.took(c, change.headers, p.xds.Install(change.resources))
 }
 
 // change is a configuration built for both planes.
 type change struct {
 	generation *authz.Generation
 	headers    []string // see planes.headers
-	resources  *xds.Resources
+	resources  *xds.Change
 	bundles    bundleVersions
 	settings   *login.Settings
 	pages      *web.Pages
 	issuers    *bearer.IssuerSet
 	decisions  *decision.Target // nil when decisions go where they went
+
+	certificates *cert.Source
 }
 
 // discard gives up a change that is not applied.
@@ -296,17 +313,16 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	if err != nil {
 		return nil, err
 	}
-	change.bundles = used
+	change.bundles, change.certificates = used, certificates
 	if change.pages, err = web.New(brand(c)); err != nil {
 		return nil, fmt.Errorf("%s: brand: %w", c.Path, err)
 	}
 	if change.issuers, err = p.bearer.Issuers.Prepare(c.Issuers); err != nil {
 		return nil, err
 	}
-	onAuthHost := func(r config.Route) bool { return r.Host() == c.AuthURL.Hostname() }
 	change.settings = &login.Settings{
-		AuthOnly: !slices.ContainsFunc(c.Routes, onAuthHost), Programs: c.Programs(),
-		Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP, Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Hosts: c.Hosts(),
+		Programs: c.Programs(), Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP,
+		Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Origin: p.origin,
 	}
 	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
 		return change, nil
@@ -329,11 +345,7 @@ func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Bui
 		return nil, err
 	}
 	headers := generation.Headers()
-	if sent == nil || headers == nil {
-		headers = nil
-	} else {
-		headers = slices.Compact(slices.Sorted(slices.Values(append(headers, sent...))))
-	}
+	headers = together(headers, sent)
 	generation.Sending(xds.HeaderSet(headers), headers)
 	page, err := edgePage(c)
 	if err != nil {
@@ -346,6 +358,14 @@ func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Bui
 		return nil, err
 	}
 	return &change{generation: generation, headers: headers, resources: resources}, nil
+}
+
+// together is what Envoy has to send for both; nil means every header.
+func together(a, b []string) []string {
+	if a == nil || b == nil {
+		return nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }
 
 // fixed refuses changes that only a restart can make.
@@ -369,13 +389,27 @@ func (p *planes) fixed(c *config.Config) error {
 	return errors.Join(errs...)
 }
 
-func (p *planes) took(c *config.Config, headers []string) {
+func (p *planes) took(c *config.Config, headers []string, d *xds.Delivery) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.loaded, p.headers = c, headers
-	p.status = admin.Status{
-		Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now(), Routes: len(c.Routes), Hosts: len(c.Hosts()),
-	}
+	p.loaded, p.headers, p.delivery, p.index = c, headers, d, config.NewIndex(c)
+	p.status = admin.Status{Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now()}
+}
+
+// loginSettings are those of the configuration that decides, and of the routes that were pushed since.
+func (p *planes) loginSettings() login.Settings {
+	s := *p.settings.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.AuthOnly = !p.index.Has(s.AuthURL.Hostname())
+	return s
+}
+
+// origin is that of a host that is served; zero for any other.
+func (p *planes) origin(host string) config.URL {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index.Origin(host)
 }
 
 // idleTimeout is how long a session may be unused now.
@@ -395,16 +429,6 @@ func (p *planes) maxStreams() int {
 	return p.loaded.Session.MaxStreams
 }
 
-func (p *planes) served(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.status.Served = err == nil
-	p.status.Problem = ""
-	if err != nil {
-		p.status.Problem = err.Error()
-	}
-}
-
 func (p *planes) refused(checksum string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -419,16 +443,4 @@ func (p *planes) read(err error) {
 	if err != nil {
 		p.unread = err.Error()
 	}
-}
-
-// report is what the admin API shows.
-func (p *planes) report() admin.Status {
-	envoys, keys := p.xds.Envoys(), p.keys()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.status
-	s.Version, s.Started, s.Envoys = version, p.started, envoys
-	s.Unread, s.Keys, s.Bundles = p.unread, keys, p.bundles.report()
-	s.Served = s.Served && len(envoys) > 0 && !slices.ContainsFunc(envoys, func(e xds.Envoy) bool { return !e.Current })
-	return s
 }

@@ -118,6 +118,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func
 	group.Go(func() error { return p.keepKeys(inner) })
 	group.Go(func() error { return p.authz.Run(inner) })
 	group.Go(func() error { return p.streams.Run(inner) })
+	group.Go(func() error { return p.follow(inner) })
 	group.Go(func() error {
 		defer stop()
 		front, cancel := context.WithCancel(ctx)

@@ -71,14 +71,10 @@ func (p *planes) revokeToken(w http.ResponseWriter, r *http.Request) {
 func (p *planes) takeServiceTokens(names []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	takes := make(map[string]bool)
-	for _, r := range p.loaded.Routes {
-		takes[r.Name] = r.Bearer != nil && r.Bearer.ServiceTokens
-	}
 	for _, name := range names {
-		if takes, there := takes[name]; !there {
+		if r, there := p.index.Route(name); !there {
 			return fmt.Errorf("there is no route %q", name)
-		} else if !takes {
+		} else if r.Bearer == nil || !r.Bearer.ServiceTokens {
 			return fmt.Errorf("the route %q takes no service tokens: set bearer: {service_tokens: true} on it", name)
 		}
 	}

@@ -67,14 +67,16 @@ type reloader struct {
 func (r *reloader) reload(ctx context.Context, seen uint64) {
 	renew := time.Since(r.tried) > renewEvery
 	r.applied, r.tried = seen, time.Now()
-	next, err := config.Load(r.current.Path)
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	next, err := r.load(r.current.Path)
 	r.read(err)
 	if err == nil {
 		if files := next.Files(); !slices.Equal(files, r.files) {
 			r.files, r.applied = files, 0 // these have no fingerprint from before they were read: look again
 		}
 		if next.Checksum != r.current.Checksum || r.failed || renew {
-			err = r.apply(ctx, next)
+			err = r.change(ctx, next)
 		}
 	}
 	r.failed = err != nil
@@ -88,7 +90,7 @@ func (r *reloader) reload(ctx context.Context, seen uint64) {
 
 // renewBundles applies bundles that were fetched, with the configuration that is served.
 func (r *reloader) renewBundles(ctx context.Context, next bundleVersions) {
-	if err := r.renew(ctx, r.current, next); err != nil {
+	if err := r.renew(ctx, next); err != nil {
 		r.failed = true
 		r.log.Error("the bundles are not served everywhere", "cause", err.Error())
 	}

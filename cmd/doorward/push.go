@@ -1,0 +1,366 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"doorward/authz"
+	"doorward/authz/config"
+	"doorward/authz/store"
+	"doorward/xds"
+)
+
+// push is a change of the routes that come over the admin API: all of it is made, or nothing.
+type push struct {
+	Put    []routeDocument
+	Delete []string
+	Prune  bool              // delete every pushed route that Put does not have
+	Expect map[string]string // name -> ETag that the pushed route must have now, "" for one that must not exist
+	DryRun bool              // change nothing, and say what would be changed
+}
+
+// routeDocument is a file of routes, as in routes_dir. JSON is YAML too.
+type routeDocument struct {
+	File string // for messages
+	Text []byte
+}
+
+// pushResult is what became of a push that was taken.
+type pushResult struct {
+	Changes []routeChange // by name
+	Hosts   []string      // that are touched
+	// Answers waits until every Envoy has answered, or ctx ends, and tells what each said. nil after a dry run.
+	Answers func(ctx context.Context) []xds.Answer
+	change  *xds.Change
+}
+
+// routeChange is what a push does to one route.
+type routeChange struct {
+	Name   string `json:"name"`
+	Action string `json:"action"` // create, update, delete or unchanged
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"` // YAML of the route
+	ETag   string `json:"etag,omitempty"`  // of After
+}
+
+// The actions of a routeChange.
+const (
+	actionCreate    = "create"
+	actionUpdate    = "update"
+	actionDelete    = "delete"
+	actionUnchanged = "unchanged"
+)
+
+// conflict says that a pushed route is not as the caller expected.
+type conflict struct {
+	Name string
+	ETag string // what it has now; "" when it does not exist
+}
+
+func (c *conflict) Error() string {
+	if c.ETag == "" {
+		return fmt.Sprintf("there is no pushed route %q any more: read it again", c.Name)
+	}
+	return fmt.Sprintf("route %q is another one by now (its ETag is %q): read it again", c.Name, c.ETag)
+}
+
+// errNoSuchRoute says that a route to be deleted is not among the pushed ones.
+var errNoSuchRoute = errors.New("there is no such pushed route")
+
+// push makes a change of the pushed routes: validated as a whole, kept in the store, adopted by authz, and on its way to the Envoys when it
+// returns. The error is a config.Problems for bad documents, a *conflict, or wraps errNoSuchRoute. Safe for concurrent use.
+func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	put, err := p.parse(change.Put)
+	if err != nil {
+		return nil, err
+	}
+	remove, err := p.removals(change, put)
+	if err != nil {
+		return nil, err
+	}
+	result := &pushResult{Changes: p.compare(put, remove)}
+	put = slices.DeleteFunc(put, func(one config.Pushed) bool {
+		k, ok := p.kept[one.Route.Name]
+		return ok && k.aside == "" && bytes.Equal(k.text, one.Text)
+	})
+	made, err := p.prepareStep(ctx, put, remove)
+	if err != nil {
+		return nil, err
+	}
+	if result.change, result.Hosts = made.resources, made.resources.Hosts(); change.DryRun {
+		made.discard()
+		return result, nil
+	}
+	if err := p.keep(ctx, put, remove); err != nil {
+		made.discard()
+		return nil, err
+	}
+	result.Answers = p.take(made).Wait
+	return result, nil
+}
+
+// parse reads the documents. A name may stand in one of them only.
+func (p *planes) parse(documents []routeDocument) ([]config.Pushed, error) {
+	var all []config.Pushed
+	var problems config.Problems
+	for _, d := range documents {
+		some, err := config.ParsePushed(d.File, d.Text, filepath.Dir(p.loaded.Path))
+		var found config.Problems
+		if errors.As(err, &found) {
+			problems = append(problems, found...)
+		} else if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	if problems != nil {
+		return nil, problems
+	}
+	return all, nil
+}
+
+// removals are the pushed routes that are to go, and checks what is expected of those that are there.
+func (p *planes) removals(change push, put []config.Pushed) ([]string, error) {
+	for _, name := range slices.Sorted(maps.Keys(change.Expect)) {
+		have := ""
+		if k, ok := p.kept[name]; ok {
+			have = etag(k.text)
+		}
+		if have != change.Expect[name] {
+			return nil, &conflict{name, have}
+		}
+	}
+	remove := make(map[string]bool)
+	for _, name := range change.Delete {
+		if _, ok := p.kept[name]; ok {
+			remove[name] = true
+		} else if r, ok := p.index.Route(name); ok {
+			return nil, config.Problems{{Position: r.Source, Field: "routes[" + name + "]", Message: "stands in this file; remove it here"}}
+		} else {
+			return nil, fmt.Errorf("%w: %q", errNoSuchRoute, name)
+		}
+	}
+	if change.Prune {
+		for name := range p.kept {
+			remove[name] = true
+		}
+	}
+	for _, one := range put {
+		delete(remove, one.Route.Name)
+	}
+	return slices.Sorted(maps.Keys(remove)), nil
+}
+
+// compare says what a change does to each route that it names.
+func (p *planes) compare(put []config.Pushed, remove []string) []routeChange {
+	changes := make(map[string]routeChange)
+	for _, one := range put {
+		c := routeChange{Name: one.Route.Name, Action: actionCreate, After: string(one.Text), ETag: etag(one.Text)}
+		if k, ok := p.kept[c.Name]; ok {
+			c.Before, c.Action = string(k.text), actionUpdate
+			if c.Before == c.After {
+				c.Action = actionUnchanged
+			}
+		}
+		changes[c.Name] = c
+	}
+	for _, name := range remove {
+		changes[name] = routeChange{Name: name, Action: actionDelete, Before: string(p.kept[name].text)}
+	}
+	list := make([]routeChange, 0, len(changes))
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		list = append(list, changes[name])
+	}
+	return list
+}
+
+// step is a change of routes that is good for both planes.
+type step struct {
+	*change                // of the whole configuration, or with generation, headers and resources alone
+	whole   *config.Config // nil when the routes can be changed by themselves
+	routes  *config.Step
+}
+
+// prepareStep checks and builds a change of routes, in proportion to it where that is possible, and changes nothing. It is for who holds the turn.
+func (p *planes) prepareStep(ctx context.Context, put []config.Pushed, remove []string) (*step, error) {
+	routes, err := p.index.Check(put, remove)
+	if err != nil {
+		return nil, err
+	}
+	if routes.Whole || slices.ContainsFunc(routes.Put, func(r config.Route) bool { return len(r.IdentityHeaders) > 0 }) {
+		return p.prepareWhole(ctx, put, remove)
+	}
+	generation, err := p.authz.Current().With(routes.Put, routes.Remove)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(routes.Put))
+	for i, r := range routes.Put {
+		names[i] = r.Name
+	}
+	headers := together(p.headers, generation.HeadersOf(names))
+	generation.Sending(xds.HeaderSet(headers), headers)
+	resources, err := p.builder.Update(xds.Input{
+		Config: p.loaded, Revision: generation.Revision, Body: generation.Body, Certificate: p.certificates.Certificate, Headers: headers,
+	}, routes.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	return &step{change: &change{generation: generation, headers: headers, resources: resources}, routes: routes}, nil
+}
+
+// prepareWhole does so for a change that the whole configuration has to be loaded with.
+func (p *planes) prepareWhole(ctx context.Context, put []config.Pushed, remove []string) (*step, error) {
+	all := maps.Clone(p.kept)
+	for _, name := range remove {
+		delete(all, name)
+	}
+	for _, one := range put {
+		all[one.Route.Name] = kept{text: one.Text}
+	}
+	c, err := config.Load(p.loaded.Path, documents(all, false)...)
+	if err != nil {
+		return nil, err
+	}
+	used, err := p.bundles.of(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	made, err := p.ready(ctx, c, used)
+	if err != nil {
+		return nil, err
+	}
+	return &step{change: made, whole: c}, nil
+}
+
+// take makes a step the one that decides and is served.
+func (p *planes) take(s *step) *xds.Delivery {
+	if s.whole != nil {
+		p.install(s.whole, s.change)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.delivery
+	}
+	p.authz.Adopt(s.generation)
+	p.builder.Adopt(s.resources)
+	p.mu.Lock()
+	p.index.Adopt(s.routes)
+	p.headers = s.headers
+	p.mu.Unlock()
+	return p.xds.Install(s.resources)
+}
+
+// keep writes a change into the store, and remembers it.
+func (p *planes) keep(ctx context.Context, put []config.Pushed, remove []string) error {
+	var ops []store.Op
+	for _, one := range put {
+		ops = append(ops, store.Op{Key: keptPrefix + one.Route.Name, Value: one.Text, Expect: p.kept[one.Route.Name].version})
+	}
+	for _, name := range remove {
+		ops = append(ops, store.Op{Key: keptPrefix + name, Expect: p.kept[name].version})
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	version, err := p.store.Apply(ctx, ops...)
+	if err != nil {
+		return fmt.Errorf("keep the routes: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range put {
+		p.kept[one.Route.Name] = kept{text: one.Text, version: version}
+	}
+	for _, name := range remove {
+		delete(p.kept, name)
+	}
+	return nil
+}
+
+// routeState is a route with what becomes of it.
+type routeState struct {
+	Name     string `json:"name"`
+	Host     string `json:"host"`
+	From     string `json:"from"`
+	Match    string `json:"match"` // what it matches of the path
+	To       string `json:"to"`    // its upstreams, or what it answers with
+	Policy   string `json:"policy"`
+	Source   string `json:"source"` // "pushed", or file:line:column
+	Revision string `json:"revision,omitempty"`
+	ETag     string `json:"etag,omitempty"`     // of a pushed one
+	Status   string `json:"status"`             // served, waiting or rejected
+	Reason   string `json:"reason,omitempty"`   // of another status than served
+	Document string `json:"document,omitempty"` // YAML of a pushed one
+}
+
+// The states of a route.
+const (
+	routeServed   = "served"
+	routeWaiting  = "waiting"  // an Envoy has not acknowledged it yet
+	routeRejected = "rejected" // an Envoy has refused it and keeps its last good version, or it does not fit the configuration
+)
+
+// routeStates are all routes, by name.
+func (p *planes) routeStates() []routeState {
+	generation := p.authz.Current()
+	p.mu.Lock()
+	names := p.index.Names()
+	for name, k := range p.kept {
+		if _, ok := p.index.Route(name); !ok && k.aside != "" {
+			names = append(names, name)
+		}
+	}
+	p.mu.Unlock()
+	slices.Sort(names)
+	states := make([]routeState, 0, len(names))
+	for _, name := range names {
+		if s, ok := p.routeState(generation, name); ok {
+			states = append(states, s)
+		}
+	}
+	return states
+}
+
+// routeState is one route; false for one that there is not.
+func (p *planes) routeState(generation *authz.Generation, name string) (routeState, bool) {
+	p.mu.Lock()
+	r, there := p.index.Route(name)
+	k, pushed := p.kept[name]
+	p.mu.Unlock()
+	s := routeState{Name: name, Status: routeRejected, Reason: k.aside}
+	if pushed {
+		s.Source, s.Document, s.ETag = "pushed", string(k.text), etag(k.text)
+	}
+	if !there {
+		return s, pushed
+	}
+	s.Host, s.From, s.Policy, s.Revision = r.Host(), r.From.String(), r.Policy, generation.Revision(name)
+	s.Match, s.To = r.Matches(), r.Leads()
+	if !pushed {
+		s.Source = r.Source.String()
+	}
+	if k.aside == "" {
+		s.Status, s.Reason = hostState(p.xds.Host(s.Host))
+	}
+	return s, true
+}
+
+// hostState says in one line what the Envoys make of a host.
+func hostState(h xds.HostState) (status, reason string) {
+	for _, node := range slices.Sorted(maps.Keys(h.Rejected)) {
+		if no := h.Rejected[node]; len(no) > 0 {
+			return routeRejected, fmt.Sprintf("envoy %q rejected %s %q: %s", node, no[0].Type, no[0].Resource, no[0].Message)
+		}
+	}
+	if len(h.Waiting) > 0 {
+		return routeWaiting, fmt.Sprintf("envoy %q has not acknowledged it yet", h.Waiting[0])
+	}
+	return routeServed, ""
+}
