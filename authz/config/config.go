@@ -257,6 +257,7 @@ type Route struct {
 	Source Position `yaml:"-"` // where the route stands
 
 	contents string // hash of the certificates and keys that the route names: part of its revision
+	pushed   bool   // it came over the admin API
 }
 
 // Bearer says which tokens of programs a route takes (RFC 6750). At least one kind is on.

@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// SourcePushed is the file of a Position in a route that came over the admin API and is kept in the store.
-const SourcePushed = "pushed route "
+// sourcePushed is the file of a Position in a route that is kept in the store, before its name.
+const sourcePushed = "pushed route "
 
 // Document is a pushed route as it is kept: the YAML of one route, which is an item of the list `routes`.
 type Document struct {
@@ -46,7 +46,7 @@ func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
 	out := make([]Pushed, len(content.Routes))
 	for i := range content.Routes {
 		r, at := &content.Routes[i], list.item(i)
-		r.Source = at.position()
+		r.Source, r.pushed = at.position(), true
 		r.complete(dir)
 		text, err := yaml.Dump(resolved(at.node), yaml.WithV4Defaults())
 		if err != nil {
@@ -73,7 +73,7 @@ func (r *Route) complete(dir string) {
 }
 
 // IsPushed says whether the route came over the admin API.
-func (r Route) IsPushed() bool { return strings.HasPrefix(r.Source.File, SourcePushed) }
+func (r Route) IsPushed() bool { return r.pushed }
 
 // NamesFiles says whether the route's meaning depends on files.
 func (r Route) NamesFiles() bool { return r.contents != "" }
@@ -81,7 +81,7 @@ func (r Route) NamesFiles() bool { return r.contents != "" }
 // pushed adds routes that are kept in the store.
 func (l *loader) pushed(c *Config, documents []Document) {
 	for _, d := range documents {
-		name := SourcePushed + d.Name
+		name := sourcePushed + d.Name
 		l.order = append(l.order, name)
 		doc, problem := parse(name, d.Text)
 		if problem != nil {
@@ -92,7 +92,7 @@ func (l *loader) pushed(c *Config, documents []Document) {
 		l.decode(doc, &r)
 		at := doc.place()
 		at.field = "routes[" + d.Name + "]"
-		r.Source = at.position()
+		r.Source, r.pushed = at.position(), true
 		r.complete(filepath.Dir(c.Path))
 		c.Routes, l.routes = append(c.Routes, r), append(l.routes, at)
 	}
@@ -283,7 +283,6 @@ func (x *Index) checker(step *Step, put []Pushed, gone map[string]bool) *checker
 	c.idpRequired(c.root.key("idp"))
 	for i := first; i < len(few.Routes); i++ {
 		c.route(c.routes[i], &few.Routes[i])
-		few.Routes[i].Source = Position{File: SourcePushed + few.Routes[i].Name, Line: 1, Column: 1}
 	}
 	return c
 }
@@ -356,6 +355,7 @@ func (x *Index) Adopt(s *Step) {
 		if old := x.byName[r.Name]; old != nil {
 			x.remove(old)
 		}
+		r.Source = Position{File: sourcePushed + r.Name, Line: 1, Column: 1}
 		x.add(&r)
 	}
 }

@@ -394,6 +394,12 @@ func (p *planes) took(c *config.Config, headers []string, d *xds.Delivery) {
 	defer p.mu.Unlock()
 	p.loaded, p.headers, p.delivery, p.index = c, headers, d, config.NewIndex(c)
 	p.status = admin.Status{Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now()}
+	for name, k := range p.kept {
+		if r, ok := p.index.Route(name); ok && r.IsPushed() && k.aside != "" {
+			k.aside = ""
+			p.kept[name] = k
+		}
+	}
 }
 
 // loginSettings are those of the configuration that decides, and of the routes that were pushed since.

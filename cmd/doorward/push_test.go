@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"doorward/authz/config"
+)
+
+// pushes are planes without an Envoy, for what is pushed to them.
+type pushes struct {
+	*planes
+	t   *testing.T
+	dir string
+}
+
+const pushBase = `auth_url: https://auth.localhost
+decision_log: {to: off}
+idp: {issuer: "https://idp.example.com", client_id: doorward, client_secret: secret}
+routes:
+  - {name: fixed, from: "https://fixed.localhost", to: "http://app:8080", policy: public}
+`
+
+func newPushes(t *testing.T) *pushes {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dw") // the sockets' paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := &pushes{t: t, dir: dir}
+	p.write("doorward.yaml", pushBase)
+	p.write("policies/p.rego", "package p\n\nallow if input.request.headers[\"x-a\"]\n")
+	p.open()
+	return p
+}
+
+func (p *pushes) write(name, text string) {
+	p.t.Helper()
+	path := filepath.Join(p.dir, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// open starts, or starts again, with what is in the directory.
+func (p *pushes) open() {
+	p.t.Helper()
+	if p.planes != nil {
+		p.closeDecisions()
+		p.store.Close()
+	}
+	c, err := config.Load(filepath.Join(p.dir, "doorward.yaml"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if p.planes, err = open(p.t.Context(), c, slog.New(slog.DiscardHandler)); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { p.closeDecisions(); p.store.Close() })
+	if err := p.start(p.t.Context(), c); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func pushedRoute(name, more string) string {
+	return fmt.Sprintf("{name: %s, from: \"https://%s.localhost\", to: \"http://app:8080\", %s}", name, name, more)
+}
+
+func (p *pushes) try(change push, routes ...string) (*pushResult, error) {
+	change.Put = append(change.Put, routeDocument{"x.yaml", []byte("routes: [" + strings.Join(routes, ", ") + "]")})
+	return p.push(p.t.Context(), change)
+}
+
+func (p *pushes) must(change push, routes ...string) *pushResult {
+	p.t.Helper()
+	result, err := p.try(change, routes...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return result
+}
+
+// shows wants the routes, as name status [reason].
+func (p *pushes) shows(want ...string) {
+	p.t.Helper()
+	var got []string
+	for _, s := range p.routeStates() {
+		got = append(got, strings.TrimSpace(s.Name+" "+s.Status+" "+s.Reason))
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		p.t.Errorf("the routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func (r *pushResult) says() string {
+	var said []string
+	for _, c := range r.Changes {
+		said = append(said, c.Action+" "+c.Name)
+	}
+	return strings.Join(said, ", ")
+}
+
+func TestPush(t *testing.T) {
+	p := newPushes(t)
+	if got := p.must(push{DryRun: true}, pushedRoute("a", "policy: public")).says(); got != "create a" {
+		t.Errorf("a dry run: %s", got)
+	}
+	p.shows("fixed served")
+	p.must(push{}, pushedRoute("a", "policy: public"), pushedRoute("b", "policy: p, allow_anonymous: true"))
+	p.shows("a served", "b served", "fixed served")
+	if p.origin("a.localhost").IsZero() || p.authz.Current().Revision("b") == "" {
+		t.Error("a pushed route is not known to both planes")
+	}
+	if got := p.must(push{}, pushedRoute("a", "policy: public"), pushedRoute("b", "policy: public")).says(); got != "unchanged a, update b" {
+		t.Errorf("the same and another: %s", got)
+	}
+	p.open()
+	p.shows("a served", "b served", "fixed served")
+	if got := p.must(push{Prune: true}, pushedRoute("c", "policy: public")).says(); got != "delete a, delete b, create c" {
+		t.Errorf("prune: %s", got)
+	}
+	p.shows("c served", "fixed served")
+	if got := p.must(push{Delete: []string{"c"}}).says(); got != "delete c" {
+		t.Errorf("delete: %s", got)
+	}
+	p.open()
+	p.shows("fixed served")
+	if !p.origin("c.localhost").IsZero() || p.authz.Current().Revision("c") != "" {
+		t.Error("a route that is gone is known")
+	}
+}
+
+func TestPushIsRefusedAsAWhole(t *testing.T) {
+	p := newPushes(t)
+	p.must(push{}, pushedRoute("a", "policy: public"))
+	etag := p.must(push{DryRun: true}, pushedRoute("a", "policy: public")).Changes[0].ETag
+	for _, row := range []struct {
+		change push
+		routes []string
+		want   string
+	}{
+		{push{}, []string{pushedRoute("b", "policy: public"), pushedRoute("c", "policy: nobody")},
+			`x.yaml:1: routes[c].policy: there is no policy "nobody"; there are: any_authenticated_user, p, public`},
+		{push{}, []string{pushedRoute("b", "policy: public"), pushedRoute("b", "policy: public, prefix: /x")},
+			`x.yaml:1:96: routes[b].name: "b" is the name of the route at x.yaml:1:10 too; rename one of them`},
+		{push{Delete: []string{"fixed"}}, nil, p.dir + `/doorward.yaml:5:5: routes[fixed]: stands in this file; remove it here`},
+		{push{Delete: []string{"none"}}, nil, `there is no such pushed route: "none"`},
+		{push{Expect: map[string]string{"a": ""}}, nil, `route "a" is another one by now (its ETag is "` + etag + `"): read it again`},
+		{push{Expect: map[string]string{"z": etag}}, nil, `there is no pushed route "z" any more: read it again`},
+	} {
+		if _, err := p.try(row.change, row.routes...); err == nil || err.Error() != row.want {
+			t.Errorf("%v %v:\n%v\nwant\n%s", row.change, row.routes, err, row.want)
+		}
+	}
+	p.shows("a served", "fixed served")
+	p.must(push{Expect: map[string]string{"a": etag, "b": ""}}, pushedRoute("b", "policy: public"))
+	p.open()
+	p.shows("a served", "b served", "fixed served")
+}
+
+// TestPushedRoutesThatDoNotFit: a route that the files have no place for any more is set aside with its reason; the others are served, and it is
+// too once it fits again.
+func TestPushedRoutesThatDoNotFit(t *testing.T) {
+	p := newPushes(t)
+	p.must(push{}, pushedRoute("a", "policy: public"), pushedRoute("b", "policy: p, allow_anonymous: true"), pushedRoute("c", "policy: public"))
+	p.write("doorward.yaml", pushBase+"  - {name: c, from: \"https://other.localhost\", to: \"http://app:8080\", policy: public}\n")
+	p.write("policies/p.rego", "package q\n\nallow := true\n")
+	p.open()
+	p.shows("a served", `b rejected pushed route b:1: routes[b].policy: there is no policy "p"; there are: any_authenticated_user, public, q`,
+		`c rejected pushed route c:1:8: routes[c].name: "c" is the name of the route at `+p.dir+`/doorward.yaml:6:5; change it there, or give this one another name`,
+		"fixed served")
+	p.write("doorward.yaml", pushBase)
+	p.write("policies/p.rego", "package p\n\nallow := true\n")
+	c, err := p.load(filepath.Join(p.dir, "doorward.yaml"))
+	if err == nil {
+		err = p.apply(t.Context(), c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.shows("a served", "b served", "c served", "fixed served")
+	p.must(push{Delete: []string{"c"}})
+	p.shows("a served", "b served", "fixed served")
+}
+
+// BenchmarkPush is the cost of a change beside the routes that are there, without an Envoy.
+func BenchmarkPush(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p := newBenchPushes(b, n)
+			i := 0
+			for b.Loop() {
+				i++
+				change := push{Put: []routeDocument{{"x.yaml", []byte("routes: [" + pushedRoute(fmt.Sprintf("new%d", i%50), fmt.Sprintf("policy: public, prefix: /%d", i)) + "]")}}}
+				if _, err := p.push(b.Context(), change); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func newBenchPushes(b *testing.B, n int) *planes {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "dw")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "doorward.yaml")
+	if err := os.WriteFile(path, []byte(pushBase), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := open(b.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { p.closeDecisions(); p.store.Close() })
+	if err := p.start(b.Context(), c); err != nil {
+		b.Fatal(err)
+	}
+	var routes []string
+	for i := range n {
+		routes = append(routes, pushedRoute(fmt.Sprintf("h%d", i), "policy: public"))
+	}
+	if _, err := p.push(b.Context(), push{Put: []routeDocument{{"x.yaml", []byte("routes:\n  - " + strings.Join(routes, "\n  - "))}}}); err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
