@@ -123,7 +123,7 @@ func TestRevision(t *testing.T) {
 	route := reflect.TypeFor[Route]()
 	for i := range route.NumField() {
 		f := route.Field(i)
-		if f.Name == "Source" || f.Name == "ShadowPolicy" || f.Name == "contents" {
+		if f.Name == "Source" || f.Name == "ShadowPolicy" || !f.IsExported() {
 			continue
 		}
 		var r Route

@@ -15,10 +15,11 @@ const (
 	maxRegexSize = 1000
 )
 
-// matches checks that no two routes of a host match the same, and that none takes a path of Doorward's.
+// matches checks that no two routes of a host match the same, that each can be reached, and that none takes a path of Doorward's.
 func (c *checker) matches() {
 	type match struct{ host, kind, value string }
 	first := make(map[match]Route)
+	c.reachable()
 	for i, r := range c.c.Routes {
 		kind, value, ok := matchOf(r)
 		if !ok || r.From.IsZero() {
@@ -43,6 +44,69 @@ func (c *checker) matches() {
 			c.add(at, "%q is or is below paths.jwks %q, which Doorward serves itself; use another path", value, paths.JWKS)
 		}
 	}
+}
+
+// reachable checks that no regular expression takes every path before the routes that are matched after it: later expressions, and prefixes.
+func (c *checker) reachable() {
+	greedy := make(map[string]Route)
+	for _, r := range c.c.Routes {
+		if _, taken := greedy[r.Host()]; !taken && r.Regex != "" && matchesAll(r.Regex) {
+			greedy[r.Host()] = r
+		}
+	}
+	if len(greedy) == 0 {
+		return
+	}
+	met := make(map[string]bool)
+	for i, r := range c.c.Routes {
+		all, ok := greedy[r.Host()]
+		if _, _, one := matchOf(r); !ok || !one || r.Path != "" {
+			continue
+		}
+		switch {
+		case r.Name == all.Name:
+			met[r.Host()] = true
+		case r.Regex == "" || met[r.Host()]:
+			c.add(c.routes[i], "is never reached: regex %q of route %q at %s matches every path before it; give that one a prefix in place of the regex",
+				shorten(all.Regex), shorten(all.Name), all.Source)
+		}
+	}
+}
+
+// matchesAll says whether an expression plainly matches every path.
+func matchesAll(expression string) bool {
+	re, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return false
+	}
+	return anything(re.Simplify())
+}
+
+// anything says whether an expression is any number of any characters, perhaps after the slash that every path begins with.
+func anything(re *syntax.Regexp) bool {
+	any := func(re *syntax.Regexp) bool { return re.Op == syntax.OpAnyChar || re.Op == syntax.OpAnyCharNotNL }
+	switch re.Op {
+	case syntax.OpStar:
+		return any(re.Sub[0])
+	case syntax.OpPlus:
+		return any(re.Sub[0])
+	case syntax.OpCapture:
+		return anything(re.Sub[0])
+	case syntax.OpConcat:
+		rest := make([]*syntax.Regexp, 0, len(re.Sub))
+		for _, sub := range re.Sub {
+			switch sub.Op {
+			case syntax.OpBeginText, syntax.OpEndText, syntax.OpBeginLine, syntax.OpEndLine:
+			default:
+				rest = append(rest, sub)
+			}
+		}
+		if len(rest) == 2 && rest[0].Op == syntax.OpLiteral && string(rest[0].Rune) == "/" {
+			return rest[1].Op == syntax.OpStar && any(rest[1].Sub[0])
+		}
+		return len(rest) == 1 && anything(rest[0])
+	}
+	return false
 }
 
 // matchOf is what a route matches: a prefix ("/" for every path, otherwise without a final slash), a path or a regex. It is not ok when
