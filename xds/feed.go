@@ -162,14 +162,14 @@ func (f *feed) compose(k kind, served func(name string) *resource, limit int) *b
 	}
 	b := &batch{items: make(map[string]*resource), rank: last}
 	if len(f.unknown) > 0 {
-		b.take(&f.unknown, func(string) *resource { return nil })
+		b.take(k, &f.unknown, func(string) *resource { return nil })
 	}
 	if upsertRank[k] <= limit && len(f.upserts) > 0 {
-		b.take(&f.upserts, served)
+		b.take(k, &f.upserts, served)
 		b.rank = min(b.rank, upsertRank[k])
 	}
 	if removalRank[k] <= limit && len(f.removals) > 0 {
-		b.take(&f.removals, served)
+		b.take(k, &f.removals, served)
 		b.rank = min(b.rank, removalRank[k])
 	}
 	greeting := f.wildcard && !f.greeted && len(f.upserts) == 0 && len(f.removals) == 0
@@ -179,10 +179,19 @@ func (f *feed) compose(k kind, served func(name string) *resource, limit int) *b
 	return b
 }
 
-// take moves names from a due set into the batch. The set is made anew: one that was large once costs its size whenever it is gone through.
-func (b *batch) take(due *map[string]struct{}, served func(name string) *resource) {
+// atOnce is how many resources one response has at most: a message of 10,000 route configurations would take 40 MiB at either end. Scopes and
+// listeners are small, and come all at once, because an Envoy that starts listens as soon as it has had the first response with scopes.
+const atOnce = 500
+
+// take moves names from a due set into the batch, as many as it has room for. A set that becomes empty is made anew: one that was large once costs
+// its size whenever it is gone through.
+func (b *batch) take(k kind, due *map[string]struct{}, served func(name string) *resource) {
 	for name := range *due {
+		if len(b.items) == atOnce && k != scopeKind && k != listenerKind {
+			return
+		}
 		b.items[name] = served(name)
+		delete(*due, name)
 	}
 	*due = make(map[string]struct{})
 }

@@ -20,10 +20,15 @@ const switching = 250 * time.Millisecond
 func (p *planes) follow(ctx context.Context) error {
 	var told *xds.Delivery
 	var before map[authz.Revision]bool
+	tune := time.NewTicker(retuneEvery)
+	defer tune.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tune.C:
+			retune()
+			continue
 		case <-time.After(switching):
 		}
 		told = p.tell(told)
