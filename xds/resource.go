@@ -45,6 +45,9 @@ var kindName = [kinds]string{
 // String is the short name: CDS, RDS, ...
 func (k kind) String() string { return kindName[k] }
 
+// Kinds are the short names of the types of resources, in the order in which a change is sent.
+func Kinds() []string { return kindName[:] }
+
 // kindOf finds the kind of a type URL.
 func kindOf(url string) (kind, bool) {
 	for k, u := range kindURL {

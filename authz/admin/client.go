@@ -1,11 +1,13 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,9 +55,25 @@ func (c *Client) Post(ctx context.Context, path string, query url.Values, answer
 }
 
 func (c *Client) ask(ctx context.Context, method, path string, query url.Values, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	return c.Send(ctx, Request{Method: method, Path: path, Query: query}, answer)
+}
+
+// Request is a question to an endpoint.
+type Request struct {
+	Method, Path string
+	Query        url.Values
+	Type         string // content type of Body
+	Body         []byte
+	Header       http.Header
+	Within       time.Duration // how long the answer may take beyond the ordinary
+}
+
+// Send asks an endpoint and reads its JSON into answer. The error is ErrNotRunning when there is nobody to ask, and a *Refusal when the endpoint
+// refused.
+func (c *Client) Send(ctx context.Context, r Request, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin+r.Within)
 	defer cancel()
-	body, err := c.open(ctx, method, path, query)
+	body, err := c.open(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -66,16 +84,44 @@ func (c *Client) ask(ctx context.Context, method, path string, query url.Values,
 	return nil
 }
 
-// Stream asks an endpoint and returns its answer, which is read until it or ctx ends and then closed. The errors are those of Get.
-func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	return c.open(ctx, http.MethodGet, path, query)
+// Refusal is what an endpoint that refused said.
+type Refusal struct {
+	Status int
+	Text   string
+	Body   []byte // JSON, where the endpoint answers with it
 }
 
-func (c *Client) open(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
-	target := url.URL{Scheme: "http", Host: "doorward", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
+func (r *Refusal) Error() string { return r.Text }
+
+// refusal reads an answer of an endpoint that refused.
+func refusal(socket string, res *http.Response) error {
+	said, err := io.ReadAll(io.LimitReader(res.Body, 4<<20))
+	if err != nil || len(said) == 0 {
+		return fmt.Errorf("ask %s: status %s", socket, res.Status)
+	}
+	r := &Refusal{Status: res.StatusCode, Text: strings.TrimSpace(string(said))}
+	var detail struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(said, &detail) == nil && detail.Error != "" {
+		r.Text, r.Body = detail.Error, said
+	}
+	return r
+}
+
+// Stream asks an endpoint and returns its answer, which is read until it or ctx ends and then closed. The errors are those of Get.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	return c.open(ctx, Request{Method: http.MethodGet, Path: path, Query: query})
+}
+
+func (c *Client) open(ctx context.Context, r Request) (io.ReadCloser, error) {
+	target := url.URL{Scheme: "http", Host: "doorward", Path: r.Path, RawQuery: r.Query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, r.Method, target.String(), bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, err
+	}
+	if maps.Copy(req.Header, r.Header); r.Type != "" {
+		req.Header.Set("Content-Type", r.Type)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
@@ -85,9 +131,5 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 		return res.Body, nil
 	}
 	defer res.Body.Close()
-	said, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if err != nil || len(said) == 0 {
-		return nil, fmt.Errorf("ask %s: status %s", c.socket, res.Status)
-	}
-	return nil, errors.New(strings.TrimSpace(string(said)))
+	return nil, refusal(c.socket, res)
 }

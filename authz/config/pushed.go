@@ -48,13 +48,29 @@ func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
 		r, at := &content.Routes[i], list.item(i)
 		r.Source, r.pushed = at.position(), true
 		r.complete(dir)
-		text, err := yaml.Dump(resolved(at.node), yaml.WithV4Defaults())
+		text, err := textOf(at, r)
 		if err != nil {
 			return nil, Problems{{Position: at.position(), Field: at.field, Message: err.Error()}}
 		}
 		out[i] = Pushed{*r, text, at}
 	}
 	return out, nil
+}
+
+// textOf is the YAML of a route as it is kept: as it was given, with absolute paths.
+func textOf(at place, r *Route) ([]byte, error) {
+	node := resolved(at.node)
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		switch value := node.Content[i+1]; node.Content[i].Value {
+		case "tls_custom_ca_file":
+			value.Value = r.TLSCAFile
+		case "tls_client_cert_file":
+			value.Value = r.TLSClientCertFile
+		case "tls_client_key_file":
+			value.Value = r.TLSClientKeyFile
+		}
+	}
+	return yaml.Dump(node, yaml.WithV4Defaults())
 }
 
 // resolved is a copy of a node in which each alias is what it stands for, and nothing else is kept than keys, values and comments.
@@ -164,6 +180,16 @@ func (x *Index) Names() []string {
 	return slices.Sorted(maps.Keys(x.byName))
 }
 
+// Hosts are the hosts that have a route, and the sign-in host, sorted.
+func (x *Index) Hosts() []string {
+	hosts := slices.Collect(maps.Keys(x.byHost))
+	if auth := x.config.AuthURL.Hostname(); auth != "" && !x.Has(auth) {
+		hosts = append(hosts, auth)
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
 // Has says whether a host has a route.
 func (x *Index) Has(host string) bool { return len(x.byHost[host]) > 0 }
 
@@ -203,14 +229,21 @@ type Step struct {
 	Whole  bool               // the configuration has to be loaded anew with it: it depends on files, or changes what no single route is
 }
 
-// ParseDocument reads a route that was kept.
+// ParseDocument reads one route. Relative paths in it are relative to dir. The error is a Problems.
 func ParseDocument(d Document, dir string) (Pushed, error) {
 	l, c := loader{files: newFiles()}, &Config{Path: filepath.Join(dir, "doorward.yaml")}
 	l.pushed(c, []Document{d})
+	if len(c.Routes) == 1 && l.err() == nil && c.Routes[0].Name != d.Name {
+		l.add(l.routes[0].key("name"), "%q is not %q, which is the route's name here", shorten(c.Routes[0].Name), d.Name)
+	}
 	if err := l.err(); err != nil {
 		return Pushed{}, err
 	}
-	return Pushed{c.Routes[0], d.Text, l.routes[0]}, nil
+	text, err := textOf(l.routes[0], &c.Routes[0])
+	if err != nil {
+		return Pushed{}, Problems{{Position: c.Routes[0].Source, Message: err.Error()}}
+	}
+	return Pushed{c.Routes[0], text, l.routes[0]}, nil
 }
 
 // Check holds a change against the configuration: put in the place of routes of their names, and removal by name. The error is a Problems, in

@@ -29,6 +29,6 @@ func envoyCommand() *cobra.Command {
 	}
 	configFlag(bootstrap, &path)
 	bootstrap.Flags().StringVar(&node, "node", defaultNode, "the Envoy's name, unique among those of one doorward")
-	cmd.AddCommand(bootstrap)
+	cmd.AddCommand(bootstrap, envoyListCommand())
 	return cmd
 }

@@ -4,6 +4,7 @@
 //	doorward serve --config doorward.yaml   run both planes for an Envoy that somebody else runs
 //	doorward check doorward.yaml            say whether a configuration is good, and what is wrong with it
 //	doorward policy test                    run the tests of policies; more under doorward policy
+//	doorward route apply -f routes.yaml     push routes to the running one; more under doorward route
 //	doorward key list                       the keys that sign; more under doorward key
 //	doorward session list                   who is signed in; revoke ends sessions
 //	doorward token create NAME              tokens for programs; list and revoke are beside it
@@ -49,6 +50,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), tokenCommand(), sealCommand(), statusCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), tokenCommand(), sealCommand(), statusCommand(), routeCommand(), certCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,15 @@ type push struct {
 	Prune  bool              // delete every pushed route that Put does not have
 	Expect map[string]string // name -> ETag that the pushed route must have now, "" for one that must not exist
 	DryRun bool              // change nothing, and say what would be changed
+
+	Validate bool // in Envoy's own words too, where its binary is at hand, before anything is changed
 }
 
-// routeDocument is a file of routes, as in routes_dir. JSON is YAML too.
+// routeDocument is a file of routes, as in routes_dir, or with Name one route, as an item of such a file's list. JSON is YAML too.
 type routeDocument struct {
 	File string // for messages
+	Dir  string // that relative paths start at; the configuration's when empty
+	Name string
 	Text []byte
 }
 
@@ -111,7 +116,7 @@ func (p *planes) parse(documents []routeDocument) ([]config.Pushed, error) {
 	var all []config.Pushed
 	var problems config.Problems
 	for _, d := range documents {
-		some, err := config.ParsePushed(d.File, d.Text, filepath.Dir(p.loaded.Path))
+		some, err := d.parse(cmp.Or(d.Dir, filepath.Dir(p.loaded.Path)))
 		var found config.Problems
 		if errors.As(err, &found) {
 			problems = append(problems, found...)
@@ -124,6 +129,14 @@ func (p *planes) parse(documents []routeDocument) ([]config.Pushed, error) {
 		return nil, problems
 	}
 	return all, nil
+}
+
+func (d routeDocument) parse(dir string) ([]config.Pushed, error) {
+	if d.Name == "" {
+		return config.ParsePushed(d.File, d.Text, dir)
+	}
+	one, err := config.ParseDocument(config.Document{Name: d.Name, Text: d.Text}, dir)
+	return []config.Pushed{one}, err
 }
 
 // removals are the pushed routes that are to go, and checks what is expected of those that are there.

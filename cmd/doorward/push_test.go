@@ -73,7 +73,7 @@ func pushedRoute(name, more string) string {
 }
 
 func (p *pushes) try(change push, routes ...string) (*pushResult, error) {
-	change.Put = append(change.Put, routeDocument{"x.yaml", []byte("routes: [" + strings.Join(routes, ", ") + "]")})
+	change.Put = append(change.Put, routeDocument{File: "x.yaml", Text: []byte("routes: [" + strings.Join(routes, ", ") + "]")})
 	return p.push(p.t.Context(), change)
 }
 
@@ -197,7 +197,7 @@ func BenchmarkPush(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i++
-				change := push{Put: []routeDocument{{"x.yaml", []byte("routes: [" + pushedRoute(fmt.Sprintf("new%d", i%50), fmt.Sprintf("policy: public, prefix: /%d", i)) + "]")}}}
+				change := push{Put: []routeDocument{{File: "x.yaml", Text: []byte("routes: [" + pushedRoute(fmt.Sprintf("new%d", i%50), fmt.Sprintf("policy: public, prefix: /%d", i)) + "]")}}}
 				if _, err := p.push(b.Context(), change); err != nil {
 					b.Fatal(err)
 				}
@@ -233,7 +233,7 @@ func newBenchPushes(b *testing.B, n int) *planes {
 	for i := range n {
 		routes = append(routes, pushedRoute(fmt.Sprintf("h%d", i), "policy: public"))
 	}
-	if _, err := p.push(b.Context(), push{Put: []routeDocument{{"x.yaml", []byte("routes:\n  - " + strings.Join(routes, "\n  - "))}}}); err != nil {
+	if _, err := p.push(b.Context(), push{Put: []routeDocument{{File: "x.yaml", Text: []byte("routes:\n  - " + strings.Join(routes, "\n  - "))}}}); err != nil {
 		b.Fatal(err)
 	}
 	return p

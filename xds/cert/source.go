@@ -93,17 +93,29 @@ func (s *Source) Warnings(now time.Time) []string {
 	return warnings
 }
 
+// find is the file that names a host. A wildcard stands for one label: RFC 9525, section 6.3.
+func (s *Source) find(host string) (file, bool) {
+	if f, ok := s.byName[host]; ok {
+		return f, true
+	}
+	_, parent, _ := strings.Cut(host, ".")
+	f, ok := s.byName["*."+parent]
+	return f, ok
+}
+
+// Of says where a host's certificate comes from: the name of a file, or "local CA".
+func (s *Source) Of(host string) string {
+	if f, ok := s.find(host); ok {
+		return f.name
+	}
+	return "local CA"
+}
+
 // Certificate returns the PEM chain and key of a host, exact and in lower case. A file that names the host wins over one with a
 // wildcard, and either over the local CA.
 func (s *Source) Certificate(host string) (chain, key []byte, err error) {
-	if f, ok := s.byName[host]; ok {
+	if f, ok := s.find(host); ok {
 		return f.chain, f.key, nil
-	}
-	// A wildcard stands for one label: RFC 9525, section 6.3.
-	if _, parent, ok := strings.Cut(host, "."); ok {
-		if f, ok := s.byName["*."+parent]; ok {
-			return f.chain, f.key, nil
-		}
 	}
 	if s.everyone || host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return s.ca.Certificate(host)
