@@ -3,6 +3,7 @@
 package admin
 
 import (
+	_ "embed" // openapi.json
 	"encoding/json"
 	"net/http"
 	"time"
@@ -52,6 +53,11 @@ type Bundle struct {
 	LastError   string    `json:"last_error"`   // why the last try brought nothing good; "" when it did
 }
 
+// OpenAPI is the description of the API: OpenAPI 3.1, in JSON. It is never changed.
+//
+//go:embed openapi.json
+var OpenAPI []byte
+
 // Handler serves the API.
 func Handler(c Config) http.Handler {
 	mux := http.NewServeMux()
@@ -60,6 +66,10 @@ func Handler(c Config) http.Handler {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(c.Status()) // the client went away: nothing to do, nobody to tell
+	})
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(OpenAPI) // the client went away: nothing to do, nobody to tell
 	})
 	if c.Decisions != nil {
 		mux.Handle("GET /v1/decisions", c.stream(func(r decision.Record) ([]byte, bool) { return c.Decisions.Append(nil, r), true }))
