@@ -35,7 +35,8 @@ func TestInABrowser(t *testing.T) {
 		{"a wrong password and a callback that is over", failedSignIns},
 		{"an address where nothing is", envoysOwnPages},
 		{"a fault of a page is noticed", faultsAreNoticed},
-		{"viewers read, admins write, from the README alone", readmeWalkthrough}, // last: it changes a policy
+		{"viewers read, admins write, from the README alone", readmeWalkthrough}, // it changes a policy
+		{"a second application is pushed, from the README alone", readmePush},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.run(t, b) })
 	}

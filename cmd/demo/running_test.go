@@ -150,7 +150,7 @@ func (r *running) requests(t *testing.T) []upstream.Request {
 }
 
 // keys are the hashes of the certificates' keys, for a browser that is to trust these and no others: the demo's CA vouched for each.
-func (r *running) keys(ctx context.Context, t *testing.T) string {
+func (r *running) keys(ctx context.Context, t *testing.T, more ...string) string {
 	t.Helper()
 	ca, err := os.ReadFile(r.path(caFile))
 	if err != nil {
@@ -161,7 +161,7 @@ func (r *running) keys(ctx context.Context, t *testing.T) string {
 		t.Fatalf("%s holds no certificate", r.path(caFile))
 	}
 	var keys []string
-	for _, host := range []string{"grafana", "wiki", "auth"} {
+	for _, host := range append([]string{"grafana", "wiki", "auth"}, more...) {
 		dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: host + ".localhost"}}
 		conn, err := dialer.DialContext(ctx, "tcp", loopback(r.port))
 		if err != nil {

@@ -48,12 +48,12 @@ func findChromium(t *testing.T) string {
 	return ""
 }
 
-// startBrowser starts one that lives until ctx ends.
-func startBrowser(ctx context.Context, t *testing.T, path string, d *running) *browser {
+// startBrowser starts one that lives until ctx ends, and trusts the demo's hosts, and more.
+func startBrowser(ctx context.Context, t *testing.T, path string, d *running, more ...string) *browser {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("ignore-certificate-errors-spki-list", d.keys(ctx, t)))
+		chromedp.Flag("ignore-certificate-errors-spki-list", d.keys(ctx, t, more...)))
 	allocator, stop := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(stop)
 	b := &browser{demo: d}
@@ -155,7 +155,7 @@ func (r *running) has(address string) bool {
 		return false
 	}
 	switch origin := u.Scheme + "://" + u.Host; origin {
-	case r.url("grafana", ""), r.url("wiki", ""), r.url("auth", ""), r.issuer():
+	case r.url("grafana", ""), r.url("wiki", ""), r.url("auth", ""), r.url("notes", ""), r.issuer():
 		return true
 	default:
 		return slices.Contains(r.others, origin)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -14,13 +16,58 @@ import (
 	"doorward/cmd/internal/markdown"
 )
 
-// walkthroughCommands are those of the README's walk-through and what they print, in its order. ID is the denied page's.
-var walkthroughCommands = []struct{ line, want string }{
+// step is a command of a walk-through of the README, and what it prints; "" for one that is not run: it says where the others run, or starts an
+// application that the test has started.
+type step struct{ line, want string }
+
+// walkthroughCommands are those of the README's first walk-through, in its order. ID is the denied page's.
+var walkthroughCommands = []step{
 	{`cd .tools/demo`, ``},
 	{`export PATH="$PWD/../bin:$PATH"`, ``},
 	{`doorward policy test policies`, `^3 tests: 3 passed, 0 failed`},
 	{`doorward check --wait doorward.yaml`, `(?m)^doorward.yaml: good and served, 3 routes on 3 hosts, `},
 	{`doorward explain ID`, `(?s)bob@example.com.*deny.*Only admins may change the wiki. Ask Alice to become one.*policies/wiki.rego:\d+`},
+}
+
+// pushCommands are those of the second.
+var pushCommands = []step{
+	{`cd .tools/demo`, ``},
+	{`export PATH="$PWD/../bin:$PATH"`, ``},
+	{`python3 -m http.server 9000 --bind 127.0.0.1 --directory policies`, ``},
+	{`doorward check --wait doorward.yaml`, `(?m)^doorward.yaml: good and served, `},
+	{`doorward route apply -f notes.yaml`, `(?s)^--- route notes.*\+policy: notes\ncreate notes\nenvoy edge: acknowledged after \d+ms\n$`},
+	{`curl --unix-socket data/control.sock http://doorward/v1/routes/notes`, `"name":"notes".*"status":"served"`},
+}
+
+// readmePush does what the section "Push a second application" of the README says, with its files and its commands.
+func readmePush(t *testing.T, b *browser) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "<!doctype html><html lang=en><title>Notes</title><main>The notes of engineering.</main>")
+	}))
+	t.Cleanup(app.Close)
+	w := &walk{t: t, demo: b.demo, steps: pushCommands, replace: strings.NewReplacer("8443", fmt.Sprint(b.demo.port), "127.0.0.1:9000", app.Listener.Addr().String())}
+	for _, block := range markdown.Blocks(markdown.Section(string(text), "Push a second application")) {
+		w.block(block)
+	}
+	if w.done != len(w.steps) {
+		t.Errorf("the README has %d commands, want %d", w.done, len(w.steps))
+	}
+	b = startBrowser(t.Context(), t, findChromium(t), b.demo, "notes")
+	x := b.person(t)
+	x.open(b.demo.url("notes", "/"))
+	x.signIn("alice")
+	x.arrive(b.demo.url("notes", "/"))
+	x.shows("The notes of engineering.")
+	y := b.person(t)
+	y.open(b.demo.url("notes", "/"))
+	y.signIn("bob")
+	y.do(chromedp.WaitVisible(chromedp.CSS("footer code")))
+	y.shows("Access denied")
+	y.looks("pushed-denied")
 }
 
 // readmeWalkthrough does what the section "Viewers read, admins write" of the README says, with its files and its commands.
@@ -29,15 +76,15 @@ func readmeWalkthrough(t *testing.T, b *browser) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &walk{t: t, demo: b.demo}
+	w := &walk{t: t, demo: b.demo, steps: walkthroughCommands, replace: strings.NewReplacer()}
 	for _, block := range markdown.Blocks(markdown.Section(string(text), "Viewers read, admins write")) {
 		if strings.HasPrefix(block, "doorward explain") {
 			w.id = viewerMayOnlyRead(t, b)
 		}
 		w.block(block)
 	}
-	if w.done != len(walkthroughCommands) {
-		t.Errorf("the README has %d commands, want %d", w.done, len(walkthroughCommands))
+	if w.done != len(w.steps) {
+		t.Errorf("the README has %d commands, want %d", w.done, len(w.steps))
 	}
 	adminMayWrite(t, b)
 }
@@ -48,14 +95,23 @@ type walk struct {
 	demo *running
 	done int    // commands
 	id   string // of the decision
+
+	steps   []step
+	replace *strings.Replacer // of what is this test's own in the files that the README shows
 }
 
 // block writes a file that the README shows, or runs its commands in the demo's directory.
 func (w *walk) block(block string) {
 	w.t.Helper()
-	if name, _, _ := strings.Cut(block, "\n"); strings.HasPrefix(name, "package ") {
-		file := w.demo.path("policies/" + strings.TrimPrefix(name, "package ") + ".rego")
-		if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
+	file := ""
+	switch name, _, _ := strings.Cut(block, "\n"); {
+	case strings.HasPrefix(name, "package "):
+		file = "policies/" + strings.TrimPrefix(name, "package ") + ".rego"
+	case name == "routes:":
+		file = "notes.yaml"
+	}
+	if file != "" {
+		if err := os.WriteFile(w.demo.path(file), []byte(w.replace.Replace(block)), 0o600); err != nil {
 			w.t.Fatal(err)
 		}
 		return
@@ -67,10 +123,10 @@ func (w *walk) block(block string) {
 
 func (w *walk) command(line string) {
 	w.t.Helper()
-	if w.done == len(walkthroughCommands) || walkthroughCommands[w.done].line != line {
+	if w.done == len(w.steps) || w.steps[w.done].line != line {
 		w.t.Fatalf("no test holds what the README's command %q does at this place", line)
 	}
-	want := walkthroughCommands[w.done].want
+	want := w.steps[w.done].want
 	w.done++
 	if want == "" {
 		return // where the commands below run and what they find
