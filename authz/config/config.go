@@ -11,6 +11,7 @@ type Config struct {
 	IDP       IDPs     `yaml:"idp"` // one, or a list of them; the first one's subjects have no prefix
 	TLS       TLS      `yaml:"tls"`
 	Listen    Listen   `yaml:"listen"`
+	Control   Control  `yaml:"control"`
 	AuthURL   URL      `yaml:"auth_url"`      // sign-in host; required as soon as there are two hosts, else the only host
 	DataDir   string   `yaml:"data_dir"`      // keys, sessions, generated secrets; "data" beside the file by default
 	SocketDir string   `yaml:"socket_dir"`    // Unix sockets between Envoy and Doorward; DataDir/run by default
@@ -122,6 +123,15 @@ type Listen struct {
 	Metrics  string `yaml:"metrics"`  // plain HTTP for Prometheus, with a host; off by default
 }
 
+// Control is where Envoys on other machines reach Doorward, and what groups of Envoys there are. The zero value is for Envoys on this machine
+// alone.
+type Control struct {
+	Listen     string `yaml:"listen"`      // TCP with mTLS; off by default
+	Address    string `yaml:"address"`     // host:port that those Envoys connect to; Doorward's certificate for them names the host
+	Groups     Names  `yaml:"groups"`      // those that routes and nodes may be of
+	LocalGroup string `yaml:"local_group"` // of the Envoys on this machine; none by default
+}
+
 // Edge has the settings of the whole edge that decide what a request may look like.
 type Edge struct {
 	TrustedHops       uint32 `yaml:"trusted_hops"`       // proxies in front of Envoy whose X-Forwarded-For is believed; 0
@@ -207,6 +217,8 @@ type Route struct {
 	From   URL               `yaml:"from"` // https://host[:port], no path
 	To     Targets           `yaml:"to"`
 	Labels map[string]string `yaml:"labels"` // policies read them as input.route.labels
+
+	Groups Names `yaml:"groups" json:",omitempty"` // of Envoys: those of control.groups that serve the route's host; none means all Envoys
 
 	// At most one of these; none means every path.
 	Prefix string `yaml:"prefix"` // whole path segments

@@ -47,10 +47,12 @@ func (c *checker) all() {
 	c.edge()
 	c.names()
 	c.matches()
+	c.groups()
 	for i := range c.c.Routes {
 		c.route(c.routes[i], &c.c.Routes[i])
 	}
 	c.hosts()
+	c.control(c.root.key("control"))
 	// Last, when every file that the configuration names has been read:
 	c.decisionLog(c.root.key("decision_log"))
 	c.jwksFile(c.root.key("jwt").key("jwks_file"))
