@@ -313,6 +313,7 @@ func (x *Index) checker(step *Step, put []Pushed, gone map[string]bool) *checker
 	}
 	c.names()
 	c.matches()
+	c.groups()
 	c.idpRequired(c.root.key("idp"))
 	for i := first; i < len(few.Routes); i++ {
 		c.route(c.routes[i], &few.Routes[i])
