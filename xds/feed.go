@@ -181,7 +181,7 @@ func (f *feed) compose(k kind, served func(name string) *resource, limit int) *b
 
 // atOnce is how many resources one response has at most: a message of 10,000 route configurations would take 40 MiB at either end. Scopes and
 // listeners are small, and come all at once, because an Envoy that starts listens as soon as it has had the first response with scopes.
-const atOnce = 500
+const atOnce = 1000
 
 // take moves names from a due set into the batch, as many as it has room for. A set that becomes empty is made anew: one that was large once costs
 // its size whenever it is gone through.

@@ -333,12 +333,15 @@ func elsewhere(r *Route) place {
 
 // origins checks the hosts of a change: their ports, their certificates, and that the sign-in host is still known.
 func (x *Index) origins(c *checker, step *Step, put []Pushed) {
+	have := make(map[string]bool, len(step.Hosts))
+	for _, r := range c.c.Routes {
+		have[r.Host()] = true
+	}
 	hosts := len(x.byHost)
 	for host := range step.Hosts {
-		has := slices.ContainsFunc(c.c.Routes, func(r Route) bool { return r.Host() == host })
-		if had := x.byHost[host] != nil; has && !had {
+		if had := x.Has(host); have[host] && !had {
 			hosts++
-		} else if had && !has {
+		} else if had && !have[host] {
 			hosts--
 		}
 	}

@@ -20,14 +20,14 @@ const switching = 250 * time.Millisecond
 func (p *planes) follow(ctx context.Context) error {
 	var told *xds.Delivery
 	var before map[authz.Revision]bool
-	tune := time.NewTicker(retuneEvery)
+	tune := time.NewTicker(giveBackEvery)
 	defer tune.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tune.C:
-			retune()
+			giveBack()
 			continue
 		case <-time.After(switching):
 		}

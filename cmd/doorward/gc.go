@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	heap "runtime/metrics"
 	"time"
@@ -24,43 +25,48 @@ import (
 const gcPercent = 400
 
 // growth bounds, in bytes, what that may come to where much lives: with 10,000 hosts 120 MiB do, of which 400 % would be half a GiB.
-const growth = 80 << 20
+const growth = 64 << 20
 
 // leastPercent keeps the collector from taking more than the work itself.
-const leastPercent = 50
+const leastPercent = 30
 
 // collectorPercent is how far the heap may grow beyond what lives before it is collected.
 func collectorPercent(live uint64) int {
 	return max(leastPercent, int(min(gcPercent, growth*100/max(live, 1))))
 }
 
-// retuneEvery is how often the collector is fitted to what lives.
-const retuneEvery = 10 * time.Second
+// giveBackEvery is how often it is looked whether much memory is free.
+const giveBackEvery = 5 * time.Second
 
-// retune fits the collector to what lives now, unless GOGC says otherwise, and gives memory back of which much is free: a whole configuration that
-// is loaded, or sent to an Envoy that comes, takes it for a moment.
-func retune() {
-	if os.Getenv("GOGC") != "" {
-		return
+// heapBytes is one of the runtime's figures.
+func heapBytes(name string) uint64 {
+	sample := []heap.Sample{{Name: name}}
+	if heap.Read(sample); sample[0].Value.Kind() != heap.KindUint64 {
+		return 0
 	}
-	read := func(name string) uint64 {
-		sample := []heap.Sample{{Name: name}}
-		if heap.Read(sample); sample[0].Value.Kind() != heap.KindUint64 {
-			return 0
-		}
-		return sample[0].Value.Uint64()
-	}
-	if read("/memory/classes/heap/free:bytes") > growth {
+	return sample[0].Value.Uint64()
+}
+
+// giveBack gives memory back of which much is free: a whole configuration that is loaded, or sent to an Envoy that comes, takes it for a moment.
+func giveBack() {
+	if heapBytes("/memory/classes/heap/free:bytes") > growth {
 		debug.FreeOSMemory()
 	}
-	debug.SetGCPercent(collectorPercent(read("/gc/heap/live:bytes")))
+}
+
+// retune fits the collector to what lives, after each collection from now on: a finalizer runs after one, and the next one's is set by it.
+func retune() {
+	if percent := collectorPercent(heapBytes("/gc/heap/live:bytes")); percent != int(heapBytes("/gc/gogc:percent")) {
+		debug.SetGCPercent(percent)
+	}
+	runtime.SetFinalizer(new([16]byte), func(*[16]byte) { retune() })
 }
 
 // tuneCollector sets the garbage collector for the check path, unless GOGC says otherwise. The memory limit keeps a heap that has grown in a
 // small container from being the reason why it is killed: Envoy may take half of what there is, and two fifths are left for this process.
 func tuneCollector() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		retune()
 	}
 	if memory := envoy.Memory(); os.Getenv("GOMEMLIMIT") == "" && memory > 0 {
 		debug.SetMemoryLimit(int64(memory / 5 * 2))

@@ -271,7 +271,7 @@ func (p *planes) install(c *config.Config, change *change) {
 	p.certificates = change.certificates
 	p.builder.Adopt(change.resources)
 	p.took(c, change.headers, p.xds.Install(change.resources))
-	retune()
+	giveBack()
 }
 
 // change is a configuration built for both planes.

@@ -27,6 +27,9 @@ type push struct {
 	Validate bool // in Envoy's own words too, where its binary is at hand, before anything is changed
 }
 
+// manyChanges is how many changes at once take memory that is worth giving back.
+const manyChanges = 500
+
 // routeDocument is a file of routes, as in routes_dir, or with Name one route, as an item of such a file's list. JSON is YAML too.
 type routeDocument struct {
 	File string // for messages
@@ -108,6 +111,9 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 		return nil, err
 	}
 	result.Answers = p.take(made).Wait
+	if len(result.Changes) > manyChanges {
+		giveBack()
+	}
 	return result, nil
 }
 
