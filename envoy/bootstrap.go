@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"doorward/xds"
+	"doorward/xds/node"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -30,7 +32,8 @@ const (
 type BootstrapConfig struct {
 	Node           string // unique among the Envoys of one Doorward
 	Cluster        string // the group that the Envoy belongs to; "doorward" when empty
-	SocketDir      string // absolute; see SocketsIn
+	SocketDir      string // absolute; see SocketsIn. Of an Envoy on another machine only Admin is in it
+	Remote         string // host:port of Doorward for an Envoy on another machine, whose SocketDir has NodePair and NodeRoot; "" for one on the same
 	MaxHeap        uint64 // bytes at which Envoy counts itself as full; DefaultMaxHeap when 0
 	MaxConnections uint32 // of clients, over all listeners; DefaultMaxConnections when 0
 }
@@ -67,14 +70,25 @@ func (c BootstrapConfig) Validate() error {
 	if !filepath.IsAbs(c.SocketDir) {
 		errs = append(errs, fmt.Errorf("envoy bootstrap: socket_dir %q must be an absolute path", c.SocketDir))
 	}
-	if longest := SocketsIn(c.SocketDir).Streams; len(longest) > maxSocketPath {
+	if longest := c.longest(); len(longest) > maxSocketPath {
 		errs = append(errs, fmt.Errorf("envoy bootstrap: %s is %d bytes long and a Unix socket's path has at most %d; set socket_dir to a shorter one",
 			longest, len(longest), maxSocketPath))
 	}
 	if strings.ContainsRune(c.SocketDir, 0) || strings.HasPrefix(c.SocketDir, "@") {
 		errs = append(errs, fmt.Errorf("envoy bootstrap: socket_dir %q is not a directory's name", c.SocketDir))
 	}
+	if _, _, err := net.SplitHostPort(c.Remote); c.Remote != "" && err != nil {
+		errs = append(errs, fmt.Errorf("envoy bootstrap: address %q of doorward is not a host and a port", c.Remote))
+	}
 	return errors.Join(errs...)
+}
+
+// longest is the longest path of a socket.
+func (c BootstrapConfig) longest() string {
+	if c.Remote != "" {
+		return SocketsIn(c.SocketDir).Admin
+	}
+	return SocketsIn(c.SocketDir).Streams
 }
 
 // Bootstrap returns the configuration that an Envoy starts with, as indented JSON, which is YAML too. It is static: all that
@@ -88,7 +102,7 @@ func Bootstrap(c BootstrapConfig) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	clusters, err := staticClusters(sockets)
+	clusters, err := staticClusters(c)
 	if err != nil {
 		return nil, err
 	}
@@ -143,26 +157,27 @@ func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 
 // staticClusters lead to Doorward. Each has thresholds of its own, so that one kind of traffic never takes the place of another: open
 // streams must not stop decisions, and neither must stop configuration.
-func staticClusters(s Sockets) ([]*clusterv3.Cluster, error) {
-	grpc, err := http2()
-	if err != nil {
-		return nil, err
-	}
-	plain, err := http1()
-	if err != nil {
-		return nil, err
-	}
-	return []*clusterv3.Cluster{
+func staticClusters(c BootstrapConfig) ([]*clusterv3.Cluster, error) {
+	sockets := SocketsIn(c.SocketDir)
+	var clusters []*clusterv3.Cluster
+	for _, to := range []link{
 		// One stream, and the ones of a reconnect.
-		staticCluster(xds.ClusterXDS, pipe(s.XDS), 16, grpc),
+		{xds.ClusterXDS, sockets.XDS, node.ProtocolXDS, 16},
 		// A request holds its place until it is decided, at most for the check's timeout: room for a stall of a second under 16,000
 		// requests a second.
-		staticCluster(xds.ClusterAuthz, pipe(s.Authz), 16_384, grpc),
+		{xds.ClusterAuthz, sockets.Authz, node.ProtocolAuthz, 16_384},
 		// Sign-ins, pages and the JWKS.
-		staticCluster(xds.ClusterHTTP, pipe(s.HTTP), 1_024, plain),
+		{xds.ClusterHTTP, sockets.HTTP, node.ProtocolHTTP, 1_024},
 		// One for each open WebSocket or event stream: as many as there may be connections.
-		staticCluster(xds.ClusterStreams, pipe(s.Streams), 65_536, grpc),
-	}, nil
+		{xds.ClusterStreams, sockets.Streams, node.ProtocolStreams, 65_536},
+	} {
+		cluster, err := to.cluster(c)
+		if err != nil {
+			return nil, err
+		}
+		clusters = append(clusters, cluster)
+	}
+	return clusters, nil
 }
 
 // render is deterministic, which protojson alone is not on purpose.

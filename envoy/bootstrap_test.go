@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"regexp"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 )
+
+var update = flag.Bool("update", false, "write what was made into testdata")
 
 func TestBootstrapRefusesWhatCannotWork(t *testing.T) {
 	deep := "/run/" + strings.Repeat("d", 100)
@@ -25,6 +28,7 @@ func TestBootstrapRefusesWhatCannotWork(t *testing.T) {
 		{"too deep", BootstrapConfig{Node: "a", SocketDir: deep},
 			"envoy bootstrap: " + deep + "/streams.sock is 118 bytes long and a Unix socket's path has at most 107; set socket_dir to a shorter one"},
 		{"zero byte", BootstrapConfig{Node: "a", SocketDir: "/run/\x00d"}, `envoy bootstrap: socket_dir "/run/\x00d" is not a directory's name`},
+		{"address", BootstrapConfig{Node: "a", SocketDir: deep[:60], Remote: "doorward"}, `envoy bootstrap: address "doorward" of doorward is not a host and a port`},
 		{"two at once", BootstrapConfig{SocketDir: "x"}, "envoy bootstrap: the node id is empty; each Envoy needs one of its own\n" +
 			`envoy bootstrap: socket_dir "x" must be an absolute path`},
 	}
@@ -151,4 +155,27 @@ func parsed(t *testing.T, c BootstrapConfig) *bootstrapv3.Bootstrap {
 		t.Fatal(err)
 	}
 	return &b
+}
+
+// TestBootstrapOfAnotherMachine holds the whole of what such an Envoy starts with. With -update it is written anew.
+func TestBootstrapOfAnotherMachine(t *testing.T) {
+	c := BootstrapConfig{Node: "edge-1", Cluster: "eu", SocketDir: "/etc/doorward-edge", Remote: "doorward.internal:9443"}
+	got, err := Bootstrap(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := Secrets(c.SocketDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string][]byte{"testdata/remote.json": got, "testdata/" + NodeSecrets: secrets} {
+		if *update {
+			if err := os.WriteFile(file, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want, err := os.ReadFile(file); err != nil || !bytes.Equal(text, want) {
+			t.Errorf("%s differs from what is made (%v):\n%s", file, err, text)
+		}
+	}
 }

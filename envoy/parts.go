@@ -7,7 +7,6 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
@@ -96,33 +95,21 @@ func runtimeLayers() *bootstrapv3.LayeredRuntime {
 	}}}
 }
 
-// staticCluster has one endpoint and its own ceiling on requests and connections.
-func staticCluster(name string, to *corev3.Address, limit uint32, protocol *anypb.Any) *clusterv3.Cluster {
-	endpoint := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: to}}}
-	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       durationpb.New(time.Second),
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: name,
-			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{endpoint}}},
-		},
-		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			Priority:           corev3.RoutingPriority_DEFAULT,
-			MaxConnections:     wrapperspb.UInt32(limit),
-			MaxPendingRequests: wrapperspb.UInt32(limit),
-			MaxRequests:        wrapperspb.UInt32(limit),
-		}}},
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{protocolExtension: protocol},
-	}
+// circuitBreakers is a cluster's own ceiling on requests and connections.
+func circuitBreakers(limit uint32) *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		Priority:           corev3.RoutingPriority_DEFAULT,
+		MaxConnections:     wrapperspb.UInt32(limit),
+		MaxPendingRequests: wrapperspb.UInt32(limit),
+		MaxRequests:        wrapperspb.UInt32(limit),
+	}}}
 }
 
-// http2 is for gRPC. It has no keepalive: a Unix socket closes with the process behind it, and a gRPC server answers pings that
-// it did not agree to by closing the connection.
-func http2() (*anypb.Any, error) {
+// http2 is for gRPC. Keepalive is nil for a Unix socket, which closes with the process behind it.
+func http2(keepalive *corev3.KeepaliveSettings) (*anypb.Any, error) {
 	return protocol(nil, &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive},
 		},
 	})
 }

@@ -18,11 +18,37 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"doorward/xds/cert"
 )
 
 func TestEnvoyTakesTheBootstrap(t *testing.T) {
+	validates(t, BootstrapConfig{Node: "edge-1", SocketDir: socketDir(t)})
+}
+
+func TestEnvoyTakesTheBootstrapOfAnotherMachine(t *testing.T) {
+	dir := socketDir(t)
+	ca, err := cert.NewAuthority(dir, "CA of nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := Secrets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, NodeSecrets), secrets, 0o600), os.WriteFile(filepath.Join(dir, NodeRoot), ca.Root(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"doorward.internal:9443", "127.0.0.1:9443", "[::1]:9443"} {
+		validates(t, BootstrapConfig{Node: "edge-1", Cluster: "eu", SocketDir: dir, Remote: address})
+	}
+}
+
+// validates has Envoy look at a bootstrap.
+func validates(t *testing.T, c BootstrapConfig) {
+	t.Helper()
 	path := realEnvoy(t)
-	out, err := Bootstrap(BootstrapConfig{Node: "edge-1", SocketDir: socketDir(t)})
+	out, err := Bootstrap(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,29 +54,32 @@ type pair struct {
 
 // NewLocalCA reads the CA's certificate and key from dir (ca.pem, ca.key), or makes them there, the key with mode 0600. ca.pem is what
 // people and programs have to trust.
-func NewLocalCA(dir string) (*LocalCA, error) {
+func NewLocalCA(dir string) (*LocalCA, error) { return openCA(dir, "local CA") }
+
+// openCA reads or makes a CA. What it is called stands in its certificate and in errors.
+func openCA(dir, called string) (*LocalCA, error) {
 	certFile, keyFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca.key")
 	chain, err := os.ReadFile(certFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return createCA(dir, certFile, keyFile)
+		return createCA(dir, called, certFile, keyFile)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the local CA: %w", err)
+		return nil, fmt.Errorf("read the %s: %w", called, err)
 	}
 	key, err := os.ReadFile(keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("read the local CA's key: %w", err)
+		return nil, fmt.Errorf("read the %s's key: %w", called, err)
 	}
 	ca, err := parseCA(chain, key)
 	if err != nil {
-		return nil, fmt.Errorf("local CA in %s: %w; remove the directory to have a new one made, which everybody has to trust again", dir, err)
+		return nil, fmt.Errorf("%s in %s: %w; remove the directory to have a new one made, which everybody has to trust again", called, dir, err)
 	}
 	return ca, nil
 }
 
 // Placeholder is a CA in memory, for checking a configuration without touching the data directory.
 func Placeholder() (*LocalCA, error) {
-	chain, key, err := newRoot()
+	chain, key, err := newRoot("local CA")
 	if err != nil {
 		return nil, err
 	}
@@ -84,19 +87,19 @@ func Placeholder() (*LocalCA, error) {
 }
 
 // createCA writes the certificate last, so that one that is there has its key.
-func createCA(dir, certFile, keyFile string) (*LocalCA, error) {
-	chain, key, err := newRoot()
+func createCA(dir, called, certFile, keyFile string) (*LocalCA, error) {
+	chain, key, err := newRoot(called)
 	if err != nil {
 		return nil, err
 	}
 	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.MkdirAll(dir, 0o755)); err != nil {
-		return nil, fmt.Errorf("make the local CA: %w", err)
+		return nil, fmt.Errorf("make the %s: %w", called, err)
 	}
 	if err := writeFile(keyFile, key, 0o600); err != nil {
-		return nil, fmt.Errorf("make the local CA: %w", err)
+		return nil, fmt.Errorf("make the %s: %w", called, err)
 	}
 	if err := writeFile(certFile, chain, 0o644); err != nil {
-		return nil, fmt.Errorf("make the local CA: %w", err)
+		return nil, fmt.Errorf("make the %s: %w", called, err)
 	}
 	return parseCA(chain, key)
 }
@@ -116,10 +119,10 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	return os.Rename(f.Name(), path)
 }
 
-func newRoot() (chain, key []byte, err error) {
+func newRoot(called string) (chain, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the local CA's key: %w", err)
+		return nil, nil, fmt.Errorf("make the %s's key: %w", called, err)
 	}
 	now := time.Now()
 	name, err := os.Hostname()
@@ -128,7 +131,7 @@ func newRoot() (chain, key []byte, err error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: "Doorward local CA on " + name, Organization: []string{"Doorward"}},
+		Subject:               pkix.Name{CommonName: "Doorward " + called + " on " + name, Organization: []string{"Doorward"}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(rootLife),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -138,7 +141,7 @@ func newRoot() (chain, key []byte, err error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the local CA: %w", err)
+		return nil, nil, fmt.Errorf("make the %s: %w", called, err)
 	}
 	key, err = encodeKey(private)
 	return encodeCert(der), key, err
