@@ -144,6 +144,19 @@ func (b *Builder) build(in Input, s site) (*built, error) {
 	return nil, fmt.Errorf("host %q: %w", s.host, err)
 }
 
+// News is what of a change the builder did not make before: its resources have not been adopted as they are. The edge's count as new.
+func (b *Builder) News(c *Change) *Change {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := &Change{parts: make(map[string]*Resources)}
+	for owner, part := range c.parts {
+		if last := b.sites[owner]; last == nil || last.made != part {
+			out.parts[owner] = part
+		}
+	}
+	return out
+}
+
 // Hosts are the hosts of the change, sorted.
 func (c *Change) Hosts() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.parts)), func(owner string) bool { return strings.Contains(owner, "/") })

@@ -24,11 +24,13 @@ import (
 func checkCommand() *cobra.Command {
 	var format string
 	var wait bool
+	asked := new(envoyBinary)
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Say whether a configuration is good, and what is wrong with it",
 		Long: "Check reads a configuration as serve does: keys, routes, certificates, policies and what they come to in Envoy.\n" +
+			"An Envoy binary is asked too whether it would take it (envoy --mode validate), where there is one as up finds it.\n" +
 			"With --wait it then waits until the running doorward serves exactly this: decided by its policies and\n" +
 			"acknowledged by every Envoy. The exit status is 0 when all is well, 1 otherwise.",
 		Args: cobra.MaximumNArgs(1),
@@ -39,14 +41,15 @@ func checkCommand() *cobra.Command {
 			if err := checkFormat("format", format); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
 			file := append(args, defaultConfig)[0]
-			c, warnings, err := check(ctx, file)
+			c, warnings, err := check(cmd.Context(), file, asked)
 			r := report{File: file, Problems: problems(err), Warnings: warnings}
 			if err == nil {
+				_, r.Envoy, _ = asked.find(cmd.Context())
 				r.Checksum, r.Routes, r.Hosts = c.Checksum, len(c.Routes), len(c.Hosts())
 				if wait {
+					ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+					defer cancel()
 					r.Problems = problems(served(ctx, c))
 					r.Served = len(r.Problems) == 0
 				}
@@ -62,13 +65,14 @@ func checkCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().StringVar(&asked.flag, "envoy", "", "the Envoy binary that is asked (else ENVOY, PATH, or .tools/), or off")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the running doorward serves this configuration")
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to wait at most")
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long --wait waits at most")
 	return cmd
 }
 
-// check loads a configuration and builds both planes' part of it, without touching the data directory.
-func check(ctx context.Context, path string) (*config.Config, []string, error) {
+// check loads a configuration, builds both planes' part of it, without touching the data directory, and has an Envoy look at its.
+func check(ctx context.Context, path string, asked *envoyBinary) (*config.Config, []string, error) {
 	c, err := config.Load(path)
 	if err != nil {
 		return nil, nil, err
@@ -85,7 +89,10 @@ func check(ctx context.Context, path string) (*config.Config, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = build(ctx, c, load, new(xds.Builder), source.Certificate, []string{})
+	made, err := build(ctx, c, load, new(xds.Builder), source.Certificate, []string{})
+	if err == nil {
+		err = asked.validate(ctx, made.resources)
+	}
 	return c, slices.Concat(source.Warnings(time.Now()), doubts(c), missing), err
 }
 
@@ -141,6 +148,7 @@ type report struct {
 	Checksum string           `json:"checksum,omitempty"`
 	Routes   int              `json:"routes"`
 	Hosts    int              `json:"hosts"`
+	Envoy    string           `json:"envoy,omitempty"` // the version of the one that would take it
 	Served   bool             `json:"served"`
 	Problems []config.Problem `json:"problems"`
 	Warnings []string         `json:"warnings,omitempty"`
@@ -155,6 +163,9 @@ func (r report) print(w io.Writer, format string) error {
 	var b strings.Builder
 	for _, warning := range r.Warnings {
 		fmt.Fprintln(&b, "warning:", warning)
+	}
+	if r.OK && r.Envoy != "" {
+		fmt.Fprintf(&b, "Envoy %s would take it\n", r.Envoy)
 	}
 	switch {
 	case !r.OK:

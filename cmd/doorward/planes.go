@@ -47,6 +47,7 @@ type planes struct {
 	ca        *cert.LocalCA
 	bundles   *bundles
 	builder   xds.Builder
+	envoy     *envoyBinary
 	settings  atomic.Pointer[login.Settings]
 	idle      atomic.Int64 // how long a session may be unused, in nanoseconds
 
@@ -74,7 +75,7 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 			return nil, err
 		}
 	}
-	p = &planes{log: log, started: time.Now(), loaded: c, index: config.NewIndex(c), headers: []string{}, bundles: newBundles(c.DataDir, log)}
+	p = &planes{log: log, started: time.Now(), loaded: c, index: config.NewIndex(c), headers: []string{}, bundles: newBundles(c.DataDir, log), envoy: new(envoyBinary)}
 	if p.store, err = bolt.Open(filepath.Join(c.DataDir, "doorward.db")); err != nil {
 		return nil, err
 	}

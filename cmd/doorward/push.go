@@ -102,6 +102,12 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	if change.Validate {
+		if err := p.envoy.validate(ctx, p.builder.News(made.resources)); err != nil {
+			made.discard()
+			return nil, err
+		}
+	}
 	if result.change, result.Hosts = made.resources, made.resources.Hosts(); change.DryRun {
 		made.discard()
 		return result, nil

@@ -52,7 +52,7 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, log)
+			return serve(cmd.Context(), c, log, "")
 		},
 	}
 	configFlag(cmd, &path)
@@ -92,12 +92,15 @@ func (f *loggingFlags) logger() (log *slog.Logger, flush func(), err error) {
 
 // serve runs both planes until ctx ends. What is in edge runs in front of them: it is started once the sockets are open, and when ctx
 // ends it is waited for before the planes stop answering it.
-func serve(ctx context.Context, c *config.Config, log *slog.Logger, edge ...func(context.Context) error) error {
+//
+// The binary is the Envoy that changes are validated with; "" for one that is looked for.
+func serve(ctx context.Context, c *config.Config, log *slog.Logger, binary string, edge ...func(context.Context) error) error {
 	tuneCollector()
 	p, err := open(ctx, c, log)
 	if err != nil {
 		return err
 	}
+	p.envoy.flag = binary
 	defer p.store.Close()
 	defer p.closeDecisions()
 	defer surviveBrokenPipes()()

@@ -35,7 +35,7 @@ func upCommand() *cobra.Command {
 			if err := free(cmd.Context(), c.Listen); err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, log, func(ctx context.Context) error {
+			return serve(cmd.Context(), c, log, binary, func(ctx context.Context) error {
 				return envoy.Run(ctx, envoy.ChildConfig{
 					Path: binary, Bootstrap: envoy.BootstrapConfig{Node: defaultNode, SocketDir: c.SocketDir},
 					LogLevel: envoyLevel, Grace: grace, Log: log,
