@@ -21,7 +21,7 @@ import (
 // StaticBootstrap is a bootstrap for Validate: with the given resources in place of what comes over ADS, beside the clusters, the runtime and the ADS
 // stream of Bootstrap. It is encoded as protobuf, which Envoy reads many times faster than JSON.
 func StaticBootstrap(resources *bootstrapv3.Bootstrap_StaticResources) ([]byte, error) {
-	clusters, err := staticClusters(SocketsIn("/nowhere"))
+	clusters, err := staticClusters(BootstrapConfig{SocketDir: "/nowhere"})
 	if err != nil {
 		return nil, err
 	}
