@@ -1,5 +1,6 @@
 // Package admin is the API behind the CLI: HTTP with JSON on a Unix socket in the data directory, which only the user that runs Doorward
-// can open. It reports; it asks what it needs through the functions in Config and knows none of the planes.
+// can open, and on the network for clients that prove themselves by a certificate, never for others. It reports; it asks what it needs through
+// the functions in Config and knows none of the planes.
 package admin
 
 import (
@@ -80,5 +81,5 @@ func Handler(c Config) http.Handler {
 	for pattern, h := range c.Handlers {
 		mux.Handle(pattern, h)
 	}
-	return mux
+	return inJSON(mux)
 }

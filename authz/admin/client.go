@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,10 +16,11 @@ import (
 	"time"
 )
 
-// Client asks a running Doorward through its socket. Safe for concurrent use.
+// Client asks a running Doorward through its socket, or over the network. Safe for concurrent use.
 type Client struct {
-	socket string
-	http   http.Client
+	base url.URL
+	at   string // the socket, or the URL
+	http http.Client
 }
 
 // answerWithin bounds a question whose answer does not stream.
@@ -26,10 +28,20 @@ const answerWithin = 5 * time.Second
 
 // NewClient returns a client for the socket at path. Nothing is opened yet.
 func NewClient(path string) *Client {
-	return &Client{socket: path, http: http.Client{
+	return &Client{base: url.URL{Scheme: "http", Host: "doorward"}, at: path, http: http.Client{
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}},
+	}}
+}
+
+// NewRemoteClient returns a client of the API at host:port on the network, which takes whom config says the client is, and whom it trusts. Nothing is
+// opened yet.
+func NewRemoteClient(address string, config *tls.Config) *Client {
+	base := url.URL{Scheme: "https", Host: address}
+	return &Client{base: base, at: base.String(), http: http.Client{
+		Transport:     &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: answerWithin},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
@@ -79,7 +91,7 @@ func (c *Client) Send(ctx context.Context, r Request, answer any) error {
 	}
 	defer body.Close()
 	if err := json.NewDecoder(body).Decode(answer); err != nil {
-		return fmt.Errorf("ask %s: %w", c.socket, err)
+		return fmt.Errorf("ask %s: %w", c.at, err)
 	}
 	return nil
 }
@@ -115,7 +127,8 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.
 }
 
 func (c *Client) open(ctx context.Context, r Request) (io.ReadCloser, error) {
-	target := url.URL{Scheme: "http", Host: "doorward", Path: r.Path, RawQuery: r.Query.Encode()}
+	target := c.base
+	target.Path, target.RawQuery = r.Path, r.Query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.Method, target.String(), bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, err
@@ -125,11 +138,28 @@ func (c *Client) open(ctx context.Context, r Request) (io.ReadCloser, error) {
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w", ErrNotRunning, c.socket, err)
+		return nil, c.unanswered(err)
 	}
 	if res.StatusCode == http.StatusOK {
 		return res.Body, nil
 	}
 	defer res.Body.Close()
-	return nil, refusal(c.socket, res)
+	return nil, refusal(c.at, res)
+}
+
+// unanswered is ErrNotRunning unless somebody was there, and did not like the client's certificate, or has one that the client does not like.
+func (c *Client) unanswered(err error) error {
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	var op *net.OpError
+	switch is := errors.As(err, &op); {
+	case c.base.Scheme != "https", is && op.Op == "dial":
+	case is && op.Op == "remote error":
+		return fmt.Errorf("ask %s: %w", c.at, op) // without what the transport was about to do
+	default:
+		return fmt.Errorf("ask %s: %w", c.at, err)
+	}
+	return fmt.Errorf("%w at %s: %w", ErrNotRunning, c.at, err)
 }

@@ -26,7 +26,7 @@ func (c Config) stream(encode func(decision.Record) ([]byte, bool)) http.Handler
 			}
 		}
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			WriteRefusal(w, http.StatusBadRequest, err)
 			return
 		}
 		s := &streamed{w: w, control: http.NewResponseController(w), encode: encode}

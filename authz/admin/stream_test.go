@@ -107,6 +107,17 @@ func TestStatus(t *testing.T) {
 	if err := a.Get(t.Context(), "/v1/more", nil, &s); err == nil || err.Error() != "404 page not found" {
 		t.Errorf("what an endpoint says: %v", err)
 	}
+	for _, method := range []string{"GET", "POST"} {
+		err := a.Send(t.Context(), Request{Method: method, Path: "/v1/none"}, &s)
+		var no *Refusal
+		if !errors.As(err, &no) || no.Status != 404 || no.Text != "there is no "+method+" /v1/none: GET /v1/openapi.json has what there is" {
+			t.Errorf("%s of nothing: %v", method, err)
+		}
+	}
+	var no *Refusal
+	if err := a.Send(t.Context(), Request{Method: "DELETE", Path: "/v1/status"}, &s); !errors.As(err, &no) || no.Status != 405 {
+		t.Errorf("another method: %v", err)
+	}
 }
 
 func TestDecisionsAreFollowed(t *testing.T) {

@@ -12,6 +12,7 @@ type Config struct {
 	TLS       TLS      `yaml:"tls"`
 	Listen    Listen   `yaml:"listen"`
 	Control   Control  `yaml:"control"`
+	Admin     Admin    `yaml:"admin"`         // the admin API on the network; on the socket in DataDir alone by default
 	AuthURL   URL      `yaml:"auth_url"`      // sign-in host; required as soon as there are two hosts, else the only host
 	DataDir   string   `yaml:"data_dir"`      // keys, sessions, generated secrets; "data" beside the file by default
 	SocketDir string   `yaml:"socket_dir"`    // Unix sockets between Envoy and Doorward; DataDir/run by default
@@ -130,6 +131,15 @@ type Control struct {
 	Address    string `yaml:"address"`     // host:port that those Envoys connect to; Doorward's certificate for them names the host
 	Groups     Names  `yaml:"groups"`      // those that routes and nodes may be of
 	LocalGroup string `yaml:"local_group"` // of the Envoys on this machine; none by default
+}
+
+// Admin has the admin API answer on the network, over TLS 1.3, to clients with a certificate of their own, and to no others.
+type Admin struct {
+	Listen       string `yaml:"listen"`         // host:port or :port
+	CertFile     string `yaml:"cert_file"`      // PEM chain that the server shows
+	KeyFile      string `yaml:"key_file"`       // its key
+	ClientCAFile string `yaml:"client_ca_file"` // PEM; who has issued the clients' certificates
+	Allow        Names  `yaml:"allow"`          // whom: DNS names and URIs of the subjectAltName, and common names, to the letter
 }
 
 // Edge has the settings of the whole edge that decide what a request may look like.

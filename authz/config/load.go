@@ -105,7 +105,8 @@ func (l *loader) paths(p place, c *Config) {
 	if c.DataDir == "" {
 		c.DataDir = "data"
 	}
-	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.JWT.SigningKeyFile, &c.JWT.JWKSFile, &c.Brand.LogoFile)
+	resolve(dir, &c.DataDir, &c.SocketDir, &c.RoutesDir, &c.JWT.SigningKeyFile, &c.JWT.JWKSFile, &c.Brand.LogoFile,
+		&c.Admin.CertFile, &c.Admin.KeyFile, &c.Admin.ClientCAFile)
 	if c.SocketDir == "" {
 		c.SocketDir = filepath.Join(c.DataDir, "run")
 	}

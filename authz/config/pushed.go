@@ -60,7 +60,9 @@ func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
 // textOf is the YAML of a route as it is kept: as it was given, with absolute paths.
 func textOf(at place, r *Route) ([]byte, error) {
 	node := resolved(at.node)
+	node.Style &^= yaml.FlowStyle // a line for each key, so that changes of a route that came in JSON can be read
 	for i := 0; i+1 < len(node.Content); i += 2 {
+		node.Content[i].Style = 0 // of JSON's keys, quoted
 		switch value := node.Content[i+1]; node.Content[i].Value {
 		case "tls_custom_ca_file":
 			value.Value = r.TLSCAFile

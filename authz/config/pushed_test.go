@@ -162,7 +162,10 @@ func TestPushedTextIsComplete(t *testing.T) {
 	if all[0].Route.TLSCAFile != "/etc/doorward/ca.pem" {
 		t.Errorf("a path: %s", all[0].Route.TLSCAFile)
 	}
-	const want = `{name: y, from: "https://y.localhost", to: ['http://x', 'http://y'], policy: public}
+	const want = `name: y
+from: "https://y.localhost"
+to: ['http://x', 'http://y']
+policy: public
 `
 	if got := string(all[1].Text); got != want {
 		t.Errorf("kept as\n%s\nwant\n%s", got, want)

@@ -38,6 +38,7 @@ func (c *checker) all() {
 	c.idps(c.root.key("idp"))
 	c.tokenIssuers(c.root.key("token_issuers"))
 	c.listen(c.root.key("listen"))
+	c.admin(c.root.key("admin"))
 	c.directories()
 	c.bundles(c.root.key("bundles"))
 	c.lifetimes()

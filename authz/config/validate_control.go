@@ -25,7 +25,7 @@ func (c *checker) control(p place) {
 		c.add(p.key("address"), "required with control.listen; name the host and port that Envoys on other machines connect to")
 	}
 	if ctl.Listen != "" {
-		c.controlListen(p.key("listen"), ctl.Listen)
+		c.apart(p.key("listen"), ctl.Listen)
 	}
 	if ctl.Address != "" {
 		if err := checkControlAddress(ctl.Address); err != nil {
@@ -47,18 +47,20 @@ func (c *checker) control(p place) {
 	}
 }
 
-// controlListen checks the address against those of `listen`.
-func (c *checker) controlListen(at place, address string) {
+// apart checks an address against those of `listen` and others, each after its key.
+func (c *checker) apart(at place, address string, others ...[2]string) {
 	addr, err := parseAddress(address)
 	if err != nil {
 		c.add(at, "%s", err)
 		return
 	}
 	l := c.c.Listen
-	for _, row := range []struct{ key, address string }{{"https", l.HTTPS}, {"http", l.HTTP}, {"internal", l.Internal}, {"metrics", l.Metrics}} {
-		other, err := parseAddress(row.address)
+	for _, row := range append(others, [][2]string{
+		{"listen.https", l.HTTPS}, {"listen.http", l.HTTP}, {"listen.internal", l.Internal}, {"listen.metrics", l.Metrics},
+	}...) {
+		other, err := parseAddress(row[1])
 		if err == nil && overlap(addr, other) {
-			c.add(at, "%q is the address of listen.%s too; give each a port of its own", address, row.key)
+			c.add(at, "%q is the address of %s too; give each a port of its own", address, row[0])
 		}
 	}
 }

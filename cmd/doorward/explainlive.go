@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"doorward/authz"
+	"doorward/authz/admin"
 	"doorward/authz/session"
 )
 
@@ -21,7 +22,7 @@ func (p *planes) explainAPI(w http.ResponseWriter, r *http.Request) {
 		t, err = p.explainRequest(r.Context(), q)
 	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		admin.WriteRefusal(w, http.StatusNotFound, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

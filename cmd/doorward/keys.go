@@ -35,7 +35,7 @@ func (p *planes) keys() token.Report {
 }
 
 // keyHandlers are the keys' part of the admin API. An answer is the state of the keys afterwards, as token.Report in JSON; what is refused
-// gets 409 with the reason as a text.
+// gets 409 with the reason.
 func (p *planes) keyHandlers() map[string]http.Handler {
 	answer := func(do func(*http.Request) error) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

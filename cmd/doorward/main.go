@@ -32,15 +32,25 @@ func main() {
 	if err == nil {
 		return
 	}
-	if !errors.Is(err, errReported) {
+	status := errReported
+	if !errors.As(err, &status) {
 		fmt.Fprintln(os.Stderr, "doorward:", err)
 	}
 	stop()
-	os.Exit(1)
+	os.Exit(int(status))
 }
 
-// errReported says that a command has printed what is wrong itself.
-var errReported = errors.New("reported")
+// exitStatus is the error of a command that has printed itself what there is to say.
+type exitStatus int
+
+// The statuses that commands end with; 1 also for errors of any kind.
+const (
+	errReported   exitStatus = 1 // refused, or not as it should be
+	errDiffers    exitStatus = 2 // route diff: apply would change something
+	errNotYetDone exitStatus = 3 // route apply, delete: done, and not acknowledged by every Envoy in the time given
+)
+
+func (s exitStatus) Error() string { return "reported" }
 
 func root() *cobra.Command {
 	cmd := &cobra.Command{

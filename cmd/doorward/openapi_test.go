@@ -11,20 +11,13 @@ import (
 	"testing"
 
 	"doorward/authz/admin"
+	"doorward/authz/bearer"
 	"doorward/authz/config"
+	"doorward/authz/token"
 	"doorward/xds"
 )
 
-// openAPI is what the tests read of the description.
-type openAPI struct {
-	Paths      map[string]map[string]json.RawMessage `json:"paths"`
-	Components struct {
-		Schemas map[string]struct {
-			Properties map[string]json.RawMessage `json:"properties"`
-		} `json:"schemas"`
-	} `json:"components"`
-}
-
+// described is the description.
 func described(t *testing.T) openAPI {
 	t.Helper()
 	var doc openAPI
@@ -50,21 +43,16 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 	if slices.Sort(want); !slices.Equal(got, want) {
 		t.Errorf("described are\n%s\nserved are\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	mux := admin.Handler(api)
-	for _, path := range []string{"/v1/status", "/v1/openapi.json", "/v1/decisions", "/v1/captures", "/v1/routes", "/v1/envoys", "/v1/certificates"} {
-		answer := httptest.NewRecorder()
-		if mux.ServeHTTP(answer, httptest.NewRequest("GET", path, nil)); answer.Code != http.StatusOK {
-			t.Errorf("GET %s: %d %s", path, answer.Code, answer.Body)
-		}
-	}
 }
 
 // TestOpenAPIHasEveryField: the described objects have the fields of what is encoded.
 func TestOpenAPIHasEveryField(t *testing.T) {
 	schemas := described(t).Components.Schemas
 	for name, v := range map[string]any{
-		"Refusal": refused{}, "Problem": config.Problem{}, "Route": routeState{}, "RouteChange": routeChange{}, "Push": pushAnswer{},
+		"Refusal": refusedChange{}, "Problem": config.Problem{}, "Route": routeState{}, "RouteChange": routeChange{}, "Push": pushAnswer{},
 		"EnvoyAnswer": xds.Answer{}, "Rejection": xds.Rejection{}, "Envoy": xds.Envoy{}, "Certificate": certificateState{}, "Apply": applied{},
+		"Document": appliedDocument{}, "Status": admin.Status{}, "Bundle": admin.Bundle{}, "Keys": token.Report{}, "Key": token.KeyInfo{},
+		"Session": sessionInfo{}, "ServiceToken": bearer.ServiceToken{}, "PolicyUsage": policyUsage{},
 	} {
 		got, want := slices.Sorted(maps.Keys(schemas[name].Properties)), jsonFields(reflect.TypeOf(v))
 		if slices.Sort(want); !slices.Equal(got, want) {
@@ -87,8 +75,9 @@ func jsonFields(of reflect.Type) (names []string) {
 	return names
 }
 
-// api asks the admin API of planes as a program would.
+// api asks the admin API of planes as a program would, and holds the answer against the description.
 func (p *pushes) api(method, target, kind, body string, header ...string) *httptest.ResponseRecorder {
+	p.t.Helper()
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	if kind != "" {
 		r.Header.Set("Content-Type", kind)
@@ -98,7 +87,82 @@ func (p *pushes) api(method, target, kind, body string, header ...string) *httpt
 	}
 	w := httptest.NewRecorder()
 	admin.Handler(p.adminAPI(p.t.Context())).ServeHTTP(w, r)
+	for _, fault := range described(p.t).faults(r.Pattern, w) {
+		p.t.Errorf("%s %s: %s", method, target, fault)
+	}
 	return w
+}
+
+// TestOpenAPIHoldsForAnswers: each operation that is described answers as described, and says so when it refuses.
+func TestOpenAPIHoldsForAnswers(t *testing.T) {
+	p := newPushes(t)
+	const js = "application/json"
+	route := `{"name": "a", "from": "https://a.localhost", "to": "http://app:8080", "policy": "any_authenticated_user", "bearer": {"service_tokens": true}}`
+	called := make(map[string]bool)
+	for _, row := range []struct {
+		method, target, body string
+		status               int
+	}{
+		{"PUT", "/v1/routes/a?wait=1s", route, 200},
+		{"POST", "/v1/routes/apply?wait=1s", `{"routes": [` + route + `]}`, 200},
+		{"GET", "/v1/routes", "", 200},
+		{"GET", "/v1/routes/a", "", 200},
+		{"POST", "/v1/tokens?name=robot&route=a&life=1h&group=robots", "", 200},
+		{"POST", "/v1/tokens?name=robot&route=a&life=1h", "", 409},
+		{"POST", "/v1/tokens?name=robot&route=a&life=long", "", 400},
+		{"POST", "/v1/tokens?name=robot&route=none&life=1h", "", 409},
+		{"GET", "/v1/tokens", "", 200},
+		{"POST", "/v1/tokens/robot/revoke", "", 200},
+		{"GET", "/v1/sessions?limit=10", "", 200},
+		{"GET", "/v1/sessions", "", 400},
+		{"POST", "/v1/sessions/revoke?all=true", "", 200},
+		{"POST", "/v1/sessions/revoke?session=none", "", 500},
+		{"GET", "/v1/keys", "", 200},
+		{"GET", "/v1/keys/jwks", "", 200},
+		{"POST", "/v1/keys/rotate", "", 200},
+		{"POST", "/v1/keys/rotate", "", 409},
+		{"GET", "/v1/status", "", 200},
+		{"POST", "/v1/seal/rotate", "", 200},
+		{"GET", "/v1/explain?route=a&method=GET&path=/&client_ip=192.0.2.1", "", 200},
+		{"GET", "/v1/explain?id=none", "", 404},
+		{"GET", "/v1/decisions?last=x", "", 400},
+		{"GET", "/v1/decisions?last=1", "", 200},
+		{"GET", "/v1/captures?last=1", "", 200},
+		{"GET", "/v1/policies", "", 200},
+		{"GET", "/v1/envoys", "", 200},
+		{"GET", "/v1/certificates", "", 200},
+		{"GET", "/v1/openapi.json", "", 200},
+		{"GET", "/metrics", "", 200},
+		{"DELETE", "/v1/routes/a", "", 200},
+	} {
+		kind := ""
+		if row.body != "" {
+			kind = js
+		}
+		got := p.api(row.method, row.target, kind, row.body)
+		if got.Code != row.status {
+			t.Errorf("%s %s: %d %s, want %d", row.method, row.target, got.Code, got.Body, row.status)
+		}
+		path, _, _ := strings.Cut(row.target, "?")
+		for _, part := range []struct{ of, as string }{{"/v1/routes/a", "/v1/routes/{name}"}, {"/v1/tokens/robot/revoke", "/v1/tokens/{name}/revoke"}} {
+			if path == part.of {
+				path = part.as
+			}
+		}
+		called[row.method+" "+path] = called[row.method+" "+path] || got.Code == http.StatusOK
+	}
+	kid := p.ring.Report().Keys[0].ID
+	if got := p.api("POST", "/v1/keys/"+kid+"/retire", "", ""); got.Code != 409 {
+		t.Errorf("retire: %d %s", got.Code, got.Body)
+	}
+	called["POST /v1/keys/{kid}/retire"] = p.api("POST", "/v1/keys/"+kid+"/retire?force=true", "", "").Code == 200
+	for path, operations := range described(t).Paths {
+		for method := range operations {
+			if name := strings.ToUpper(method) + " " + path; !called[name] {
+				t.Errorf("%s was not asked for what it answers when all is well", name)
+			}
+		}
+	}
 }
 
 func TestRoutesAPI(t *testing.T) {
@@ -119,24 +183,35 @@ func TestRoutesAPI(t *testing.T) {
 		status                            int
 		want                              string
 	}{
-		{"PUT", "/v1/routes/a", js, two, `"other"`, 412, `{"error":"route \"a\" is another one by now (its ETag is ` + strings.ReplaceAll(tag, `"`, `\"`) + `): read it again"}`},
+		{"PUT", "/v1/routes/a", js, two, `"other"`, 412, `{"error":"route \"a\" is another one by now (its ETag is ` + strings.ReplaceAll(tag, `"`, `\"`) + `): read it again","route":{"name":"a","host":"a.localhost","from":"https://a.localhost",`},
 		{"PUT", "/v1/routes/z", js, two, `*`, 412, `{"error":"there is no pushed route \"z\" any more: read it again"}`},
 		{"PUT", "/v1/routes/a", js, two, `other`, 400, `{"error":"If-Match: other is not an ETag; it is in quotes, as it came"}`},
 		{"PUT", "/v1/routes/b", js, one, "", 422, `"a\" is not \"b\", which is the route's name here`},
-		{"PUT", "/v1/routes/a", "text/plain", one, "", 400, `{"error":"the Content-Type must be application/json or application/yaml"}`},
+		{"PUT", "/v1/routes/a", "text/plain", one, "", 415, `{"error":"the Content-Type must be application/json or application/yaml"}`},
 		{"PUT", "/v1/routes/a?wait=2h", js, one, "", 400, `{"error":"wait=\"2h\": it is a time as 10s, at most 1m0s"}`},
 		{"PUT", "/v1/routes/a?dry_run=maybe", js, one, "", 400, `{"error":"dry_run=\"maybe\": it is true or false"}`},
 		{"PUT", "/v1/routes/a?validate=x", js, one, "", 400, `{"error":"validate=\"x\": it is envoy, or left out"}`},
-		{"PUT", "/v1/routes/fixed", js, strings.Replace(one, `"a"`, `"fixed"`, 1), "", 422, `is the name of the route at`},
+		{"PUT", "/v1/routes/fixed", js, strings.Replace(one, `"a"`, `"fixed"`, 1), "", 409, `{"error":"route \"fixed\" stands in ` + p.dir + `/doorward.yaml:5:5; change it there"}`},
+		{"POST", "/v1/routes/apply", js, `{"delete": ["fixed"]}`, "", 409, `{"error":"route \"fixed\" stands in ` + p.dir + `/doorward.yaml:5:5; change it there"}`},
+		{"POST", "/v1/routes/apply", js, `{"routes": [` + strings.Replace(one, `"a"`, `"fixed"`, 1) + `]}`, "", 422, `is the name of the route at`},
+		{"PUT", "/v1/routes/a", js, `{"name": "a"`, "", 400, `{"error":"the body is not JSON"}`},
+		{"PUT", "/v1/routes/a", js, strings.Repeat(" ", maxRoutesDoc) + one, "", 413, `{"error":"the body has more than 67108864 bytes; push routes in several parts"}`},
+		{"PUT", "/v1/routes/a", js, two, `"other", ` + tag, 200, `"action":"update"`},
+		{"PUT", "/v1/routes/a", js, one, `W/` + tag, 400, `is not an ETag; it is in quotes, as it came`},
+		{"PUT", "/v1/routes/a", js, one, "*", 200, `"action":"update"`},
 		{"PUT", "/v1/routes/a", js, `{"name": "a", "from": "http://a.localhost", "policy": "nobody"}`, "", 422, `"problems":[{"file":"pushed route a","line":1,"column":1,"field":"routes[a]","message":"has none of to, redirect and response`},
 		{"GET", "/v1/routes/none", "", "", "", 404, `{"error":"there is no route \"none\""}`},
 		{"DELETE", "/v1/routes/none", "", "", "", 404, `{"error":"there is no such pushed route: \"none\""}`},
-		{"DELETE", "/v1/routes/fixed", "", "", "", 422, `stands in this file; remove it here`},
+		{"DELETE", "/v1/routes/fixed", "", "", "", 409, `change it there`},
 		{"DELETE", "/v1/routes/a", "", "", `"other"`, 412, `is another one by now`},
 		{"POST", "/v1/routes/apply?dry_run=true", yaml, "routes: [" + two + "]", "", 200, `{"applied":false,"changes":[{"name":"a","action":"update"`},
 		{"POST", "/v1/routes/apply", js, `{"routes": [` + two + `]}`, "", 200, `{"applied":true,"changes":[{"name":"a","action":"update"`},
 		{"POST", "/v1/routes/apply?prune=true&wait=1s", js, `{"documents": []}`, "", 200, `{"applied":true,"changes":[{"name":"a","action":"delete"`},
 		{"POST", "/v1/routes/apply", js, `{"documents": [{"file": "x", "dir": "up", "text": ""}]}`, "", 400, `{"error":"dir \"up\" is not an absolute path"}`},
+		{"POST", "/v1/routes/apply", js, `{"rotes": []}`, "", 400, `{"error":"the body: unknown field \"rotes\""}`},
+		{"POST", "/v1/routes/apply", js, `{"routes": [{"name": "s", "from": "https://s.localhost", "policy": "public", "response": {"body": "\ud83d\ude00 \\ud83d \ud83d \u00e9"}}]}`, "", 200, `"after":"name: \"s\"\nfrom: \"https://s.localhost\"\npolicy: \"public\"\nresponse: {\"body\": \"\\U0001F600 \\\\ud83d � é\"}\n"`},
+		{"DELETE", "/v1/routes/s", "", "", "", 200, `"action":"delete"`},
+		{"POST", "/v1/routes/apply", js, "{\n  \"expect\": {},\n  \"routes\": [\n    {\"name\": \"A\", \"policy\": 1}\n  ]\n}", "", 422, `"file":"request","line":4,"column":14,"field":"routes[0].name"`},
 		{"POST", "/v1/routes/apply", js, `{"documents": [{"file": "x.yaml", "text": "routes: ["}], "delete": ["a"]}`, "", 422, `x.yaml`},
 	} {
 		var header []string

@@ -44,6 +44,7 @@ type planes struct {
 	login     *login.Handler
 	pages     *web.Pages
 	xds       *xds.Server
+	remote    *admin.Remote
 	ca        *cert.LocalCA
 	bundles   *bundles
 	builder   xds.Builder
@@ -164,6 +165,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 	}
 	p.settings.Store(new(login.Settings))
 	p.xds = xds.NewServer(p.log)
+	p.remote = admin.NewRemote(time.Now)
 	return nil
 }
 
@@ -270,6 +272,7 @@ func (p *planes) install(c *config.Config, change *change) {
 	}
 	p.bundles.adopt(change.bundles)
 	p.certificates = change.certificates
+	p.remote.Adopt(change.trust)
 	p.builder.Adopt(change.resources)
 	p.took(c, change.headers, p.xds.Install(change.resources))
 	giveBack()
@@ -285,6 +288,7 @@ type change struct {
 	pages      *web.Pages
 	issuers    *bearer.IssuerSet
 	decisions  *decision.Target // nil when decisions go where they went
+	trust      *admin.Trust     // of the admin API on the network; nil when it is not there
 
 	certificates *cert.Source
 }
@@ -321,6 +325,9 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	}
 	if change.issuers, err = p.bearer.Issuers.Prepare(c.Issuers); err != nil {
 		return nil, err
+	}
+	if change.trust, err = admin.LoadTrust(c.Admin); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	change.settings = &login.Settings{
 		Programs: c.Programs(), Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP,
@@ -381,6 +388,7 @@ func (p *planes) fixed(c *config.Config) error {
 		{"socket_dir", old.SocketDir, c.SocketDir},
 		{"listen.internal", old.Listen.Internal, c.Listen.Internal},
 		{"listen.metrics", old.Listen.Metrics, c.Listen.Metrics},
+		{"admin.listen", old.Admin.Listen, c.Admin.Listen},
 		{"jwt.lifetime", fmt.Sprint(old.JWT.Lifetime), fmt.Sprint(c.JWT.Lifetime)},
 		{"jwt.consumer_cache", fmt.Sprint(old.JWT.ConsumerCache), fmt.Sprint(c.JWT.ConsumerCache)},
 	} {

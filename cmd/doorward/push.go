@@ -77,11 +77,21 @@ func (c *conflict) Error() string {
 	return fmt.Sprintf("route %q is another one by now (its ETag is %q): read it again", c.Name, c.ETag)
 }
 
+// fixedRoute says that a route is none of those that are pushed.
+type fixedRoute struct {
+	Name   string
+	Source config.Position
+}
+
+func (f *fixedRoute) Error() string {
+	return fmt.Sprintf("route %q stands in %s; change it there", f.Name, f.Source)
+}
+
 // errNoSuchRoute says that a route to be deleted is not among the pushed ones.
 var errNoSuchRoute = errors.New("there is no such pushed route")
 
 // push makes a change of the pushed routes: validated as a whole, kept in the store, adopted by authz, and on its way to the Envoys when it
-// returns. The error is a config.Problems for bad documents, a *conflict, or wraps errNoSuchRoute. Safe for concurrent use.
+// returns. The error is a config.Problems for bad documents, a *conflict, a *fixedRoute, or wraps errNoSuchRoute. Safe for concurrent use.
 func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
@@ -167,7 +177,7 @@ func (p *planes) removals(change push, put []config.Pushed) ([]string, error) {
 		if _, ok := p.kept[name]; ok {
 			remove[name] = true
 		} else if r, ok := p.index.Route(name); ok {
-			return nil, config.Problems{{Position: r.Source, Field: "routes[" + name + "]", Message: "stands in this file; remove it here"}}
+			return nil, &fixedRoute{name, r.Source}
 		} else {
 			return nil, fmt.Errorf("%w: %q", errNoSuchRoute, name)
 		}

@@ -149,7 +149,7 @@ func TestPushIsRefusedAsAWhole(t *testing.T) {
 			`x.yaml:1: routes[c].policy: there is no policy "nobody"; there are: any_authenticated_user, p, public`},
 		{push{}, []string{pushedRoute("b", "policy: public"), pushedRoute("b", "policy: public, prefix: /x")},
 			`x.yaml:1:96: routes[b].name: "b" is the name of the route at x.yaml:1:10 too; rename one of them`},
-		{push{Delete: []string{"fixed"}}, nil, p.dir + `/doorward.yaml:5:5: routes[fixed]: stands in this file; remove it here`},
+		{push{Delete: []string{"fixed"}}, nil, `route "fixed" stands in ` + p.dir + `/doorward.yaml:5:5; change it there`},
 		{push{Delete: []string{"none"}}, nil, `there is no such pushed route: "none"`},
 		{push{Expect: map[string]string{"a": ""}}, nil, `route "a" is another one by now (its ETag is "` + etag + `"): read it again`},
 		{push{Expect: map[string]string{"z": etag}}, nil, `there is no pushed route "z" any more: read it again`},
@@ -173,7 +173,7 @@ func TestPushedRoutesThatDoNotFit(t *testing.T) {
 	p.write("policies/p.rego", "package q\n\nallow := true\n")
 	p.open()
 	p.shows("a served", `b rejected pushed route b:1: routes[b].policy: there is no policy "p"; there are: any_authenticated_user, public, q`,
-		`c rejected pushed route c:1:8: routes[c].name: "c" is the name of the route at `+p.dir+`/doorward.yaml:6:5; change it there, or give this one another name`,
+		`c rejected pushed route c:1:7: routes[c].name: "c" is the name of the route at `+p.dir+`/doorward.yaml:6:5; change it there, or give this one another name`,
 		"fixed served")
 	p.write("doorward.yaml", pushBase)
 	p.write("policies/p.rego", "package p\n\nallow := true\n")

@@ -106,8 +106,9 @@ func routeApplyCommand() *cobra.Command {
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Push routes, and wait until each Envoy has taken them",
 		Long: "Apply creates and changes routes as one change: all of it is checked before anything happens, and one mistake refuses all of it.\n" +
-			"It prints what changes, and then what each Envoy answered. The exit status is 0 when every connected Envoy has taken all of it,\n" +
-			"and 1 otherwise.",
+			"It prints what changes, and then what each Envoy answered. The exit status is 0 when every connected Envoy has taken all of it, 1 when\n" +
+			"it was refused or an Envoy has rejected a part of it, and 3 when it was taken and kept, and an Envoy has not acknowledged it yet\n" +
+			"or none is connected. With --wait 0s nobody waits, and 0 says that it was taken.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
@@ -142,8 +143,9 @@ func routeDiffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE|DIR|-",
 		Short: "Print what apply would change",
-		Long:  "Diff is apply --dry-run without validation by an Envoy. The exit status is 0 when nothing would change, and 1 otherwise.",
-		Args:  cobra.NoArgs,
+		Long: "Diff is apply --dry-run without validation by an Envoy. The exit status is 0 when nothing would change, 2 when\n" +
+			"something would, and 1 after an error.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -162,7 +164,7 @@ func routeDiffCommand() *cobra.Command {
 			}
 			for _, c := range answer.Changes {
 				if c.Action != actionUnchanged {
-					return errReported
+					return errDiffers
 				}
 			}
 			return nil
@@ -242,7 +244,7 @@ func (f *pushFlags) ask(cmd *cobra.Command, r admin.Request, answer *pushAnswer)
 	if !errors.As(err, &no) || no.Body == nil {
 		return err
 	}
-	var detail refused
+	var detail refusedChange
 	if json.Unmarshal(no.Body, &detail) != nil || len(detail.Problems) == 0 {
 		return err
 	}
@@ -269,13 +271,21 @@ func (f *pushFlags) send(cmd *cobra.Command, r admin.Request) error {
 	if err := printChange(cmd.OutOrStdout(), f.output, answer); err != nil {
 		return err
 	}
+	states := make(map[string]bool)
 	for _, a := range answer.Envoys {
-		if a.State == xds.Rejected || a.State == xds.Waiting {
-			return errReported
-		}
+		states[a.State] = true
+	}
+	switch {
+	case states[xds.Rejected]:
+		return errReported
+	case states[xds.Waiting], answer.alone():
+		return errNotYetDone
 	}
 	return nil
 }
+
+// alone says that Envoys were to be waited for and none is connected.
+func (a pushAnswer) alone() bool { return a.Envoys != nil && len(a.Envoys) == 0 }
 
 func printChange(w io.Writer, output string, answer pushAnswer) error {
 	if output != "table" {
@@ -306,6 +316,9 @@ func printChange(w io.Writer, output string, answer pushAnswer) error {
 	}
 	for _, a := range answer.Envoys {
 		printEnvoyAnswer(&b, a)
+	}
+	if answer.alone() {
+		fmt.Fprintln(&b, "no Envoy is connected; each gets it when it comes")
 	}
 	_, err := io.WriteString(w, shown(b.String(), "\n\t"))
 	return err

@@ -1,19 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"doorward/authz/config"
+	"doorward/authz/admin"
 	"doorward/xds"
 )
 
@@ -38,14 +36,31 @@ func (p *planes) routeHandlers() map[string]http.Handler {
 	}
 }
 
-func (p *planes) listRoutes(w http.ResponseWriter, _ *http.Request) {
-	writeAnswer(w, map[string]any{"routes": p.routeStates()})
+func (p *planes) listRoutes(w http.ResponseWriter, r *http.Request) {
+	writeTagged(w, r, map[string]any{"routes": p.routeStates()})
+}
+
+// writeTagged answers with an ETag of the whole answer, and with 304 to who has it already (RFC 9110, section 13.1.2).
+func writeTagged(w http.ResponseWriter, r *http.Request, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		writeFault(w, err)
+		return
+	}
+	tag := strconv.Quote(etag(text))
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(text, '\n')) // the client went away: nothing to do, nobody to tell
 }
 
 func (p *planes) getRoute(w http.ResponseWriter, r *http.Request) {
 	s, ok := p.routeState(p.authz.Current(), r.PathValue("name"))
 	if !ok {
-		writeRefusal(w, http.StatusNotFound, fmt.Errorf("there is no route %q", r.PathValue("name")))
+		admin.WriteRefusal(w, http.StatusNotFound, fmt.Errorf("there is no route %q", r.PathValue("name")))
 		return
 	}
 	if s.ETag != "" {
@@ -55,95 +70,66 @@ func (p *planes) getRoute(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *planes) putRoute(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	text, err := body(w, r)
+	text, _, err := body(w, r)
 	if err != nil {
-		writeRefusal(w, http.StatusBadRequest, err)
+		p.refuse(w, err)
 		return
 	}
-	p.changeOne(w, r, name, push{Put: []routeDocument{{Name: name, Text: text}}})
+	p.changeOne(w, r, push{Put: []routeDocument{{Name: r.PathValue("name"), Text: inYAML(text)}}})
 }
 
 func (p *planes) deleteRoute(w http.ResponseWriter, r *http.Request) {
-	p.changeOne(w, r, r.PathValue("name"), push{Delete: []string{r.PathValue("name")}})
+	p.changeOne(w, r, push{Delete: []string{r.PathValue("name")}})
 }
 
-// changeOne changes one route, as it is expected to be by If-Match and If-None-Match (RFC 9110, section 13.1).
-func (p *planes) changeOne(w http.ResponseWriter, r *http.Request, name string, change push) {
-	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
-	switch {
-	case match != "" && none != "", none != "" && none != "*":
-		writeRefusal(w, http.StatusBadRequest, errors.New(`give If-Match with an ETag, or If-None-Match: *`))
+// changeOne changes the route that the path names, as it is expected to be.
+func (p *planes) changeOne(w http.ResponseWriter, r *http.Request, change push) {
+	name := r.PathValue("name")
+	s, there := p.routeState(p.authz.Current(), name)
+	if there && s.ETag == "" {
+		admin.WriteRefusal(w, http.StatusConflict, fmt.Errorf("route %q stands in %s; change it there", name, s.Source))
 		return
-	case none == "*":
-		change.Expect = map[string]string{name: ""}
-	case match == "*":
-		if _, ok := p.routeState(p.authz.Current(), name); !ok {
-			writeRefusal(w, http.StatusPreconditionFailed, &conflict{Name: name})
-			return
-		}
-	case match != "":
-		tag, err := strconv.Unquote(match)
-		if err != nil || tag == "" || match[0] != '"' {
-			writeRefusal(w, http.StatusBadRequest, fmt.Errorf("If-Match: %s is not an ETag; it is in quotes, as it came", match))
-			return
-		}
-		change.Expect = map[string]string{name: tag}
 	}
-	p.answerPush(w, r, change)
-}
-
-// applied is the request of POST /v1/routes/apply in JSON, beside a document with `routes` itself.
-type applied struct {
-	Documents []appliedDocument `json:"documents"`
-	Delete    []string          `json:"delete,omitempty"`
-	Expect    map[string]string `json:"expect,omitempty"` // name -> ETag that the pushed route must have, "" for one that must not exist
-}
-
-type appliedDocument struct {
-	File string `json:"file"`          // for messages
-	Dir  string `json:"dir,omitempty"` // absolute: where relative paths start; at the configuration when left out
-	Text string `json:"text"`          // YAML or JSON with `routes`
+	err := change.expect(r, name, s.ETag)
+	var result *pushResult
+	if err == nil {
+		result, err = p.pushAsked(r, change)
+	}
+	if err != nil {
+		p.refuse(w, err)
+		return
+	}
+	for _, c := range result.Changes {
+		if c.ETag != "" {
+			w.Header().Set("ETag", strconv.Quote(c.ETag))
+		}
+	}
+	p.answerPush(w, r, result)
 }
 
 func (p *planes) applyRoutes(w http.ResponseWriter, r *http.Request) {
-	text, err := body(w, r)
+	change, err := changeOf(w, r)
+	var result *pushResult
+	if err == nil {
+		result, err = p.pushAsked(r, change)
+	}
 	if err != nil {
-		writeRefusal(w, http.StatusBadRequest, err)
+		p.refuse(w, err)
 		return
 	}
-	var change push
-	if change.Prune, err = flagOf(r, "prune"); err != nil {
-		writeRefusal(w, http.StatusBadRequest, err)
-		return
-	}
-	var many applied
-	decoder := json.NewDecoder(strings.NewReader(string(text)))
-	decoder.DisallowUnknownFields()
-	if decoder.Decode(&many) == nil {
-		for _, d := range many.Documents {
-			if d.Dir != "" && !filepath.IsAbs(d.Dir) {
-				writeRefusal(w, http.StatusBadRequest, fmt.Errorf("dir %q is not an absolute path", d.Dir))
-				return
-			}
-			change.Put = append(change.Put, routeDocument{File: d.File, Dir: d.Dir, Text: []byte(d.Text)})
-		}
-		change.Delete, change.Expect = many.Delete, many.Expect
-	} else {
-		change.Put = []routeDocument{{File: "request", Text: text}}
-	}
-	p.answerPush(w, r, change)
+	p.answerPush(w, r, result)
 }
 
 // pushAnswer is what a change of routes is answered with.
 type pushAnswer struct {
 	Applied bool          `json:"applied"` // false after a dry run
 	Changes []routeChange `json:"changes"`
-	Envoys  []xds.Answer  `json:"envoys,omitempty"` // what each said within the time given by wait
+	Envoys  []xds.Answer  `json:"envoys,omitzero"` // what each said within the time given by wait; nil when none were waited for
 }
 
-func (p *planes) answerPush(w http.ResponseWriter, r *http.Request, change push) {
-	wait, err := waitOf(r)
+// pushAsked pushes as the query asks for.
+func (p *planes) pushAsked(r *http.Request, change push) (*pushResult, error) {
+	_, err := waitOf(r) // before anything is changed
 	if err == nil {
 		change.DryRun, err = flagOf(r, "dry_run")
 	}
@@ -151,106 +137,72 @@ func (p *planes) answerPush(w http.ResponseWriter, r *http.Request, change push)
 		change.Validate, err = validateOf(r)
 	}
 	if err != nil {
-		writeRefusal(w, http.StatusBadRequest, err)
-		return
+		return nil, err
 	}
 	result, err := p.push(r.Context(), change)
-	if err != nil {
-		writeRefusal(w, statusOf(err), err)
-		return
+	if err == nil && !change.DryRun {
+		p.log.Info("routes changed by the operator", "by", admin.Caller(r.Context()), "changes", result.summary())
 	}
-	answer := pushAnswer{Applied: !change.DryRun, Changes: result.Changes}
-	if answer.Applied && wait > 0 {
+	return result, err
+}
+
+// summary says in a line what was done to which routes.
+func (r *pushResult) summary() string {
+	names := make(map[string][]string)
+	for _, c := range r.Changes {
+		names[c.Action] = append(names[c.Action], c.Name)
+	}
+	var did []string
+	for _, action := range []string{actionCreate, actionUpdate, actionDelete} {
+		if len(names[action]) > 0 {
+			did = append(did, action+" "+few(names[action]))
+		}
+	}
+	return cmp.Or(strings.Join(did, "; "), "none")
+}
+
+// answerPush answers with what was changed and, where that is asked for, with what the Envoys say of it.
+func (p *planes) answerPush(w http.ResponseWriter, r *http.Request, result *pushResult) {
+	answer := pushAnswer{Applied: result.Answers != nil, Changes: result.Changes}
+	if wait, _ := waitOf(r); answer.Applied && wait > 0 {
 		ctx, cancel := context.WithTimeoutCause(r.Context(), wait, fmt.Errorf("not within %s", wait))
 		defer cancel()
-		answer.Envoys = result.Answers(ctx)
-	}
-	if len(change.Put) == 1 && change.Put[0].Name != "" && len(result.Changes) == 1 {
-		w.Header().Set("ETag", strconv.Quote(result.Changes[0].ETag))
+		answer.Envoys = append([]xds.Answer{}, result.Answers(ctx)...)
 	}
 	writeAnswer(w, answer)
 }
 
-// statusOf is the status of a refused change.
-func statusOf(err error) int {
-	var bad config.Problems
+// refusedChange is the JSON of a change that is refused.
+type refusedChange struct {
+	admin.Fault
+	Route *routeState `json:"route,omitempty"` // what there is in place of what was expected
+}
+
+// refuse answers that nothing is changed, and why.
+func (p *planes) refuse(w http.ResponseWriter, err error) {
+	answer := refusedChange{Fault: admin.Fault{Error: err.Error()}}
+	status := http.StatusUnprocessableEntity
+	var not *badRequest
+	var other *conflict
 	switch {
-	case errors.As(err, new(*conflict)):
-		return http.StatusPreconditionFailed
+	case errors.As(err, &not):
+		status = not.status
+	case errors.As(err, &other):
+		status = http.StatusPreconditionFailed
+		if s, ok := p.routeState(p.authz.Current(), other.Name); ok {
+			answer.Route = &s
+		}
+		if other.ETag != "" {
+			w.Header().Set("ETag", strconv.Quote(other.ETag))
+		}
 	case errors.Is(err, errNoSuchRoute):
-		return http.StatusNotFound
-	case errors.As(err, &bad):
-		return http.StatusUnprocessableEntity
-	}
-	return http.StatusUnprocessableEntity
-}
-
-// refused is the JSON of an endpoint that refuses.
-type refused struct {
-	Error    string           `json:"error"`
-	Problems []config.Problem `json:"problems,omitempty"`
-}
-
-func writeRefusal(w http.ResponseWriter, status int, err error) {
-	answer := refused{Error: err.Error()}
-	if status == http.StatusUnprocessableEntity {
+		status = http.StatusNotFound
+	case errors.As(err, new(*fixedRoute)):
+		status = http.StatusConflict
+	default:
 		answer.Problems = problems(err)
 	}
-	if c := new(conflict); errors.As(err, &c) && c.ETag != "" {
-		w.Header().Set("ETag", strconv.Quote(c.ETag))
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer) // the client went away: nothing to do, nobody to tell
-}
-
-// body reads the body of a change: YAML or JSON.
-func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" && kind != "application/yaml" {
-		return nil, errors.New("the Content-Type must be application/json or application/yaml")
-	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRoutesDoc))
-	if err != nil {
-		return nil, fmt.Errorf("read the body: %w", err)
-	}
-	return text, nil
-}
-
-func flagOf(r *http.Request, name string) (bool, error) {
-	switch s := r.URL.Query().Get(name); s {
-	case "", "false":
-		return false, nil
-	case "true":
-		return true, nil
-	default:
-		return false, fmt.Errorf("%s=%q: it is true or false", name, s)
-	}
-}
-
-// waitOf is how long the Envoys are waited for; not at all when it is not said.
-func waitOf(r *http.Request) (time.Duration, error) {
-	s := r.URL.Query().Get("wait")
-	if s == "" {
-		return 0, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 || d > maxWait {
-		return 0, fmt.Errorf("wait=%q: it is a time as 10s, at most %s", s, maxWait)
-	}
-	return d, nil
-}
-
-// validateOf says whether a change is to be validated by an Envoy before it is made.
-func validateOf(r *http.Request) (bool, error) {
-	switch s := r.URL.Query().Get("validate"); s {
-	case "":
-		return false, nil
-	case "envoy":
-		return true, nil
-	default:
-		return false, fmt.Errorf("validate=%q: it is envoy, or left out", s)
-	}
+	admin.WriteFault(w, status, answer)
 }
 
 func (p *planes) listEnvoys(w http.ResponseWriter, _ *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"os"
 	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,7 +28,11 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") == "1",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "genkey": genkey},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "genkey": genkey, "gencert": gencert},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PORT", strconv.Itoa(freePort(t)))
+			return nil
+		},
 	})
 }
 

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -161,11 +163,13 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	if err := p.serveGRPC(ctx, group, c.SocketDir); err != nil {
 		return err
 	}
+	api := admin.Handler(p.adminAPI(ctx))
 	pages := http.NewServeMux() // for what it does to paths that are not clean
 	pages.Handle("/", p.keysOr(p.login))
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
-		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, admin.Handler(p.adminAPI(ctx))),
+		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, api),
+		p.serveRemote(ctx, group, c.Admin.Listen, api),
 		serveTCP(ctx, group, "listen.internal", c.Listen.Internal, p.keysOr(http.NotFoundHandler())),
 		serveTCP(ctx, group, "listen.metrics", c.Listen.Metrics, only("GET /metrics", p.metrics())),
 	)
@@ -204,7 +208,20 @@ func serveTCP(ctx context.Context, group *errgroup.Group, key, address string, h
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
-	runHTTP(ctx, group, l, h)
+	runHTTP(ctx, group, l, h, nil)
+	return nil
+}
+
+// serveRemote serves the admin API at an address of the configuration, if there is one, to clients that prove themselves.
+func (p *planes) serveRemote(ctx context.Context, group *errgroup.Group, address string, api http.Handler) error {
+	if address == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("admin.listen: %w", err)
+	}
+	runHTTP(ctx, group, tls.NewListener(l, p.remote.TLS()), p.remote.Guard(api), slog.NewLogLogger(p.log.Handler(), slog.LevelDebug))
 	return nil
 }
 
@@ -231,12 +248,13 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, path string, mode os.
 	if err != nil {
 		return err
 	}
-	runHTTP(ctx, group, l, h)
+	runHTTP(ctx, group, l, h, nil)
 	return nil
 }
 
-func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.Handler) {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10}
+// runHTTP serves until ctx ends. What goes wrong with connections goes to log, nil for the log package's own.
+func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.Handler, log *stdlog.Logger) {
+	server := &http.Server{Handler: h, ErrorLog: log, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10}
 	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"doorward/authz/admin"
 	"doorward/authz/bearer"
 	"doorward/authz/session"
 	"doorward/authz/token"
@@ -30,7 +31,7 @@ func (p *planes) sessionHandlers() map[string]http.Handler {
 func (p *planes) listSessions(w http.ResponseWriter, r *http.Request) {
 	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 	if err != nil || limit < 1 || limit > maxSessionsListed {
-		http.Error(w, fmt.Sprintf("limit must be a number from 1 to %d", maxSessionsListed), http.StatusBadRequest)
+		admin.WriteRefusal(w, http.StatusBadRequest, fmt.Errorf("limit must be a number from 1 to %d", maxSessionsListed))
 		return
 	}
 	user := r.URL.Query().Get("user")
@@ -75,7 +76,7 @@ func (p *planes) revokeSessions(w http.ResponseWriter, r *http.Request) {
 		writeFault(w, err)
 		return
 	}
-	p.log.Info("sessions ended by the operator", "count", n, "user", q.Get("user"), "all", q.Get("all") == "true")
+	p.log.Info("sessions ended by the operator", "by", admin.Caller(r.Context()), "count", n, "user", q.Get("user"), "all", q.Get("all") == "true")
 	writeAnswer(w, map[string]any{"revoked": n})
 }
 
@@ -119,11 +120,11 @@ func writeAnswer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client went away: nothing to do, nobody to tell
 }
 
-// writeFault answers with an error as a text: 409 for what is refused and the operator can act on, 500 for what did not work.
+// writeFault answers with an error: 409 for what is refused and the operator can act on, 500 for what did not work.
 func writeFault(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	if errors.As(err, new(token.Refusal)) || errors.As(err, new(bearer.Refusal)) {
 		status = http.StatusConflict
 	}
-	http.Error(w, err.Error(), status)
+	admin.WriteRefusal(w, status, err)
 }

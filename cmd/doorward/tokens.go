@@ -1,15 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
+	"doorward/authz/admin"
 	"doorward/authz/bearer"
 )
 
 // tokenHandlers are the service tokens' part of the admin API: GET /v1/tokens, POST /v1/tokens with name, route, group and life (a Go duration), and
-// POST /v1/tokens/{name}/revoke. What is refused gets 409 with the reason as a text.
+// POST /v1/tokens/{name}/revoke. What is refused gets 409 with the reason.
 func (p *planes) tokenHandlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		"GET /v1/tokens":                http.HandlerFunc(p.listTokens),
@@ -41,11 +43,11 @@ func (p *planes) createToken(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	life, err := time.ParseDuration(q.Get("life"))
 	if err != nil {
-		http.Error(w, "life must be a duration", http.StatusBadRequest)
+		admin.WriteRefusal(w, http.StatusBadRequest, errors.New("life must be a duration"))
 		return
 	}
 	if err := p.takeServiceTokens(q["route"]); err != nil {
-		http.Error(w, err.Error(), http.StatusConflict)
+		admin.WriteRefusal(w, http.StatusConflict, err)
 		return
 	}
 	token, err := p.bearer.Service.Create(r.Context(), bearer.Request{Name: q.Get("name"), Routes: q["route"], Groups: q["group"], Life: life})
@@ -53,7 +55,7 @@ func (p *planes) createToken(w http.ResponseWriter, r *http.Request) {
 		writeFault(w, err)
 		return
 	}
-	p.log.Info("service token created by the operator", "name", q.Get("name"), "routes", q["route"], "groups", q["group"], "life", life.String())
+	p.log.Info("service token created by the operator", "by", admin.Caller(r.Context()), "name", q.Get("name"), "routes", q["route"], "groups", q["group"], "life", life.String())
 	writeAnswer(w, newToken{token})
 }
 
@@ -63,7 +65,7 @@ func (p *planes) revokeToken(w http.ResponseWriter, r *http.Request) {
 		writeFault(w, err)
 		return
 	}
-	p.log.Info("service token revoked by the operator", "name", name)
+	p.log.Info("service token revoked by the operator", "by", admin.Caller(r.Context()), "name", name)
 	writeAnswer(w, struct{}{})
 }
 
