@@ -49,6 +49,7 @@ type front struct {
 	https   int
 	http    int
 	edge    string // YAML added to the configuration
+	resolve string // host:port of the DNS server that Envoy asks; "" for the machine's
 	restart func() // of the control plane
 
 	stopAuthz func()
@@ -81,6 +82,12 @@ func envoyBinary(t *testing.T) string {
 // newFront starts everything but serves nothing yet.
 func newFront(t *testing.T, edge string) *front {
 	t.Helper()
+	return newFrontBy(t, edge, "")
+}
+
+// newFrontBy is newFront with an Envoy that asks a DNS server of the test's.
+func newFrontBy(t *testing.T, edge, resolver string) *front {
+	t.Helper()
 	binary := envoyBinary(t)
 	dir, err := os.MkdirTemp("", "front") // a Unix socket's path must be short
 	if err != nil {
@@ -99,7 +106,7 @@ func newFront(t *testing.T, edge string) *front {
 	roots.AppendCertsFromPEM(pem)
 	f := &front{
 		t: t, dir: dir, ca: ca, roots: roots, edge: edge,
-		authz: &recorder{}, https: freePort(t), http: freePort(t),
+		authz: &recorder{}, https: freePort(t), http: freePort(t), resolve: resolver,
 	}
 	f.startServers()
 	f.startEnvoy(binary)
@@ -166,6 +173,15 @@ func (f *front) startEnvoy(binary string) {
 	}
 	file := filepath.Join(f.dir, "bootstrap.yaml")
 	text = []byte(strings.NewReplacer("SOCKETS", f.dir, "NODE", "test-envoy").Replace(string(text)))
+	if host, port, err := net.SplitHostPort(f.resolve); err == nil {
+		text = fmt.Appendf(text, `
+typed_dns_resolver_config:
+  name: envoy.network.dns_resolver.cares
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    resolvers: [{socket_address: {address: %q, port_value: %s}}]
+`, host, port)
+	}
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		f.t.Fatal(err)
 	}

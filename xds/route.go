@@ -64,6 +64,7 @@ func (s siteInput) routeConfiguration() (*routev3.RouteConfiguration, error) {
 				setHeader("x-forwarded-host", s.origin.Host()),
 				setHeader("x-forwarded-port", strconv.Itoa(s.origin.Port())),
 			},
+			ResponseHeadersToAdd: strictTransport(s.agreedHSTS()),
 		}},
 		// A route's own header wins over the host's, and the route to Doorward puts back what is removed here.
 		MostSpecificHeaderMutationsWins:    true,
@@ -124,27 +125,36 @@ func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
 }
 
 // route is one route of the configuration, in the revision that ext_authz is to decide by. Where the policy reads bodies it is two, of which the
-// first takes gRPC.
+// first takes gRPC; and where requests of some methods alone are sent again, each of them is two.
 func (s siteInput) route(i int) ([]*routev3.Route, error) {
 	r, limit := s.routes[i], s.bodies[i]
-	out, err := route(r, checked(r.Name, s.revisions[i], body{limit: limit}), s.targets[i])
-	if err != nil || limit == 0 {
-		return []*routev3.Route{out}, err
+	out, err := s.oneRoute(r, checked(r.Name, s.revisions[i], body{limit: limit}), s.to[i])
+	if err != nil {
+		return nil, err
 	}
-	stream := proto.Clone(out).(*routev3.Route)
-	stream.Match.Headers = append(stream.Match.Headers, grpcContent())
-	stream.TypedPerFilterConfig = checked(r.Name, s.revisions[i], body{limit: limit, stream: true})
-	return []*routev3.Route{stream, out}, stream.ValidateAll()
+	made := []*routev3.Route{out}
+	if limit != 0 {
+		stream := proto.Clone(out).(*routev3.Route)
+		stream.Match.Headers = append(stream.Match.Headers, grpcContent())
+		stream.TypedPerFilterConfig = checked(r.Name, s.revisions[i], body{limit: limit, stream: true})
+		made = []*routev3.Route{stream, out}
+	}
+	made = byMethod(r, made)
+	var errs []error
+	for _, m := range made {
+		errs = append(errs, m.ValidateAll())
+	}
+	return made, errors.Join(errs...)
 }
 
-func route(r config.Route, check map[string]*anypb.Any, targets []target) (*routev3.Route, error) {
+func (s siteInput) oneRoute(r config.Route, check map[string]*anypb.Any, to destination) (*routev3.Route, error) {
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   match(r),
 		TypedPerFilterConfig:    check,
 		RequestHeadersToAdd:     append(setHeaders(r.SetRequestHeaders), identityLines(r)...),
 		RequestHeadersToRemove:  r.RemoveRequestHeaders,
-		ResponseHeadersToAdd:    setHeaders(r.SetResponseHeaders),
+		ResponseHeadersToAdd:    append(setHeaders(r.SetResponseHeaders), strictTransport(r.HSTS)...),
 		ResponseHeadersToRemove: r.RemoveResponseHeaders,
 	}
 	if r.CORS != nil {
@@ -159,12 +169,14 @@ func route(r config.Route, check map[string]*anypb.Any, targets []target) (*rout
 		out.Action = directResponse(uint32(r.Response.Status), r.Response.Body)
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
-	case len(targets) > 0:
-		out.Action = &routev3.Route_Route{Route: forward(r, targets)}
+	case len(to.targets) > 0:
+		action := forward(r, to.targets)
+		action.RequestMirrorPolicies = mirrorPolicies(r, to.mirrors, s.assertion)
+		out.Action = &routev3.Route_Route{Route: action}
 	default:
 		return nil, errors.New("has none of to, redirect and response")
 	}
-	return out, out.ValidateAll()
+	return out, nil
 }
 
 // corsHeaders are the response headers of the CORS protocol (Fetch Standard, section 3.3.3).
@@ -175,7 +187,11 @@ var corsHeaders = []string{
 
 // forward sends the request to the route's upstreams.
 func forward(r config.Route, targets []target) *routev3.RouteAction {
-	action := &routev3.RouteAction{Timeout: durationpb.New(routeTimeout)}
+	action := &routev3.RouteAction{
+		Timeout:     durationpb.New(routeTimeout),
+		RetryPolicy: retryPolicy(r.Retry),
+		HashPolicy:  hashPolicy(r.HashOn),
+	}
 	if r.Timeout != nil {
 		action.Timeout = durationpb.New(time.Duration(*r.Timeout))
 	}
@@ -186,6 +202,10 @@ func forward(r config.Route, targets []target) *routev3.RouteAction {
 		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{
 			{UpgradeType: websocket, Enabled: wrapperspb.Bool(true)},
 		}
+	}
+	if u := targets[0]; u.scheme == "h2c" || u.scheme == "https" && !u.http1 {
+		// A gRPC call ends when its client stops waiting (gRPC over HTTP2, "Timeout"), at the latest after the route's timeout.
+		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: action.Timeout}
 	}
 	rewritePath(r, action)
 	rewriteHost(r, action)
@@ -214,17 +234,21 @@ func sendTo(targets []target, action *routev3.RouteAction) {
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 }
 
-// rewriteHost says which Host the upstream sees: its own name, the route's, or the client's. The client's is written out,
-// because Envoy has taken the port from it.
+// rewriteHost says which Host the upstream sees: its own name, the route's, or the client's.
 func rewriteHost(r config.Route, action *routev3.RouteAction) {
-	switch {
-	case r.HostRewrite != "":
-		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.HostRewrite}
-	case r.PreserveHostHeader:
-		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.From.Host()}
-	default:
-		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	if host := literalHost(r); host != "" {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
+		return
 	}
+	action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+}
+
+// literalHost is the Host that the upstream sees, "" for its own name. The client's is written out, because Envoy has taken the port from it.
+func literalHost(r config.Route) string {
+	if r.HostRewrite == "" && r.PreserveHostHeader {
+		return r.From.Host()
+	}
+	return r.HostRewrite
 }
 
 func redirect(r config.Route) *routev3.RedirectAction {

@@ -86,21 +86,22 @@ func matchClass(r config.Route) int {
 type siteInput struct {
 	site
 	paths     config.Paths
-	revisions []string   // of each route
-	bodies    []uint32   // of each route: how many bytes of a body the policy is shown, 0 for none
-	targets   [][]target // of each route
-	chain     []byte     // of the certificate, PEM
+	revisions []string      // of each route
+	bodies    []uint32      // of each route: how many bytes of a body the policy is shown, 0 for none
+	to        []destination // of each route
+	assertion string        // the header of the identity JWT
+	chain     []byte        // of the certificate, PEM
 	key       []byte
 }
 
 // inputOf reads what belongs to a host. The error joins every problem.
 func inputOf(in Input, s site) (siteInput, error) {
-	out := siteInput{site: s, paths: in.Config.Paths}
+	out := siteInput{site: s, paths: in.Config.Paths, assertion: in.Config.JWT.Header}
 	var errs []error
 	for _, r := range s.routes {
-		targets, err := targetsOf(r)
+		to, err := destinationOf(r)
 		errs = append(errs, inRoute(r, err))
-		out.targets = append(out.targets, targets)
+		out.to = append(out.to, to)
 		out.revisions = append(out.revisions, in.Revision(r.Name))
 		limit := uint32(0)
 		if in.Body != nil && in.Body(r.Name) {
@@ -118,7 +119,7 @@ func (s siteInput) build() (*Resources, error) {
 	out := new(Resources)
 	errs := []error{s.addSecret(out)}
 	for i, r := range s.routes {
-		errs = append(errs, inRoute(r, addClusters(out, s.targets[i])))
+		errs = append(errs, inRoute(r, addClusters(out, s.to[i])))
 	}
 	routes, err := s.routeConfiguration()
 	if err == nil {

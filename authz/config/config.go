@@ -264,6 +264,16 @@ type Route struct {
 	SetResponseHeaders    map[string]string `yaml:"set_response_headers"`
 	RemoveResponseHeaders []string          `yaml:"remove_response_headers"`
 
+	HSTS *HSTS `yaml:"hsts" json:",omitempty"` // browsers reach the host by https alone; nil leaves that to the upstream
+
+	HealthCheck      *HealthCheck      `yaml:"health_check" json:",omitempty"`      // asks each endpoint whether it works
+	OutlierDetection *OutlierDetection `yaml:"outlier_detection" json:",omitempty"` // leaves endpoints alone that answer with errors
+	CircuitBreaker   *CircuitBreaker   `yaml:"circuit_breaker" json:",omitempty"`   // bounds what is asked of the upstream at a time
+	LoadBalancing    string            `yaml:"load_balancing" json:",omitempty"`    // of LoadBalancings; "" is RoundRobin
+	HashOn           *HashOn           `yaml:"hash_on" json:",omitempty"`           // what RingHash and Maglev go by
+	Retry            *Retry            `yaml:"retry" json:",omitempty"`             // nil for none
+	Mirror           []Mirror          `yaml:"mirror" json:",omitempty"`            // who gets copies of the requests
+
 	PreserveHostHeader bool   `yaml:"preserve_host_header"` // send the client's Host to the upstream
 	HostRewrite        string `yaml:"host_rewrite"`         // the Host that the upstream sees; else the upstream's own name
 
@@ -299,10 +309,10 @@ type CORS struct {
 	MaxAge           Duration `yaml:"max_age"`           // how long a browser may remember the answer to a preflight; 10m by default
 }
 
-// Target is one upstream: http or https, a host and a port (80 or 443 when absent), no path.
+// Target is one upstream: http, https or h2c, a host and a port (443 for https and 80 for the others when absent), no path.
 type Target struct {
-	URL    URL    `yaml:"url"`
-	Weight uint32 `yaml:"weight"` // share among the route's targets; 1 by default
+	URL    UpstreamURL `yaml:"url"`
+	Weight uint32      `yaml:"weight"` // share among the route's targets; 1 by default
 }
 
 // Targets reads from one URL, a list of URLs, or a list of {url, weight}.

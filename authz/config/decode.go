@@ -49,6 +49,8 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 	switch into := v.Addr().Interface().(type) {
 	case *URL:
 		return decodeText(d, p, into, ParseURL)
+	case *UpstreamURL:
+		return decodeText(d, p, into, parseUpstreamURL)
 	case *Duration:
 		return decodeText(d, p, into, parseDuration)
 	case *Size:
@@ -86,7 +88,7 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 	case *Target:
 		if target(p.node).Kind == yaml.ScalarNode {
 			into.setDefaults()
-			return decodeText(d, p, &into.URL, ParseURL)
+			return decodeText(d, p, &into.URL, parseUpstreamURL)
 		}
 	}
 	switch v.Kind() {

@@ -59,7 +59,7 @@ func TestDefaults(t *testing.T) {
 		Edge:        Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"},
 		DecisionLog: DecisionLog{To: "stderr", MaxSize: 100 << 20, Keep: 5, SampleAllowed: 1},
 		Routes: []Route{{
-			Name: "grafana", From: mustURL(t, "https://grafana.localhost"), To: Targets{{mustURL(t, "http://grafana:3000"), 1}},
+			Name: "grafana", From: mustURL(t, "https://grafana.localhost"), To: Targets{{UpstreamURL{mustURL(t, "http://grafana:3000")}, 1}},
 			Policy: "any_authenticated_user", PolicyBodyBytes: 8192, Unauthenticated: Login, Timeout: &timeout, IdleTimeout: &idle,
 			Source: Position{filepath.Join(dir, "doorward.yaml"), 7, 5},
 		}},

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,14 +22,18 @@ type URL struct {
 
 // ParseURL parses an absolute http or https URL. Its host is a name or an IP address; what is stricter for the hosts of routes is
 // checked by Load. The errors name the remedy and never repeat a password.
-func ParseURL(s string) (URL, error) {
+func ParseURL(s string) (URL, error) { return parseURL(s, "http", "https") }
+
+// parseURL is ParseURL for a URL of one of the schemes, the last of which is named last.
+func parseURL(s string, schemes ...string) (URL, error) {
 	switch scheme, rest, found := strings.Cut(s, "://"); {
 	case s == "":
 		return URL{}, errNoURL
 	case !found:
 		return URL{}, fmt.Errorf("%q is not a URL; write it with its scheme, as https://host.example.com", shorten(s))
-	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
-		return URL{}, fmt.Errorf("the scheme %q is not supported; it is http or https", shorten(scheme))
+	case !slices.Contains(schemes, strings.ToLower(scheme)):
+		last := len(schemes) - 1
+		return URL{}, fmt.Errorf("the scheme %q is not supported; it is %s or %s", shorten(scheme), strings.Join(schemes[:last], ", "), schemes[last])
 	case strings.ContainsAny(rest, "?#"):
 		return URL{}, fmt.Errorf("%q has a query or a fragment; remove it", shorten(s))
 	case strings.Contains(strings.SplitN(rest, "/", 2)[0], "@"):
@@ -49,10 +54,18 @@ func ParseURL(s string) (URL, error) {
 	return URL{raw: s, scheme: strings.ToLower(u.Scheme), host: host, path: u.EscapedPath()}, nil
 }
 
+// UpstreamURL is where an upstream is: an http or https URL, or one with the scheme h2c, which is HTTP/2 without TLS (RFC 9113, section 3.3).
+type UpstreamURL struct{ URL }
+
+func parseUpstreamURL(s string) (UpstreamURL, error) {
+	u, err := parseURL(s, "http", "https", "h2c")
+	return UpstreamURL{u}, err
+}
+
 // String returns the URL as it was given.
 func (u URL) String() string { return u.raw }
 
-// Scheme is http or https.
+// Scheme is http or https, or, of an upstream, h2c.
 func (u URL) Scheme() string { return u.scheme }
 
 // Hostname is the host in lower case, without the port and without the brackets of an IPv6 address.
@@ -65,7 +78,7 @@ func (u URL) Port() int {
 		return n
 	}
 	switch u.scheme {
-	case "http":
+	case "http", "h2c":
 		return 80
 	case "https":
 		return 443

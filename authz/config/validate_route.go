@@ -24,6 +24,7 @@ var upstreamKeys = []string{
 	"prefix_rewrite", "regex_rewrite_pattern", "regex_rewrite_substitution", "timeout", "idle_timeout", "allow_websockets", "streams",
 	"set_request_headers", "remove_request_headers", "preserve_host_header", "host_rewrite",
 	"tls_custom_ca_file", "tls_server_name", "tls_client_cert_file", "tls_client_key_file", "tls_skip_verify",
+	"health_check", "outlier_detection", "circuit_breaker", "load_balancing", "hash_on", "retry", "mirror",
 }
 
 // route checks what concerns one route alone.
@@ -47,6 +48,8 @@ func (c *checker) route(p place, r *Route) {
 	c.targets(p, r)
 	c.upstreamHost(p, r)
 	c.upstreamTLS(p, r)
+	c.upstreamCare(p, r)
+	c.hsts(p, r)
 	c.redirect(p.key("redirect"), r)
 	c.response(p.key("response"), r.Response)
 	c.headers(p, r)
@@ -156,10 +159,10 @@ func (c *checker) upstreamHost(p place, r *Route) {
 
 // upstreamTLS checks how the upstream is verified, and who we are to it.
 func (c *checker) upstreamTLS(p place, r *Route) {
-	plain := slices.ContainsFunc(r.To, func(t Target) bool { return t.URL.Scheme() == "http" })
+	plain := slices.IndexFunc(r.To, func(t Target) bool { return !t.URL.IsZero() && t.URL.Scheme() != "https" })
 	for _, key := range []string{"tls_custom_ca_file", "tls_server_name", "tls_client_cert_file", "tls_client_key_file", "tls_skip_verify"} {
-		if p.has(key) && plain {
-			c.add(p.key(key), "has no effect on an http upstream; use https in `to`, or remove it")
+		if p.has(key) && plain >= 0 {
+			c.add(p.key(key), "has no effect on an %s upstream; use https in `to`, or remove it", r.To[plain].URL.Scheme())
 		}
 	}
 	var named []string

@@ -68,6 +68,8 @@ func TestREADME(t *testing.T) {
 			try = func(t *testing.T) { tryPolicy(t, text, dir, file, block) }
 		case strings.HasPrefix(block, "bundles:"):
 			kind, try = "bundles", func(t *testing.T) { tryBundles(t, dir, block) }
+		case strings.HasPrefix(block, "- name: "):
+			kind, try = "routes", func(t *testing.T) { tryRoutes(t, block) }
 		case strings.HasPrefix(block, "idp:") && in(smallestSection, block):
 			kind = "configuration" // smallest has loaded it
 		case strings.HasPrefix(block, "make "):
@@ -87,7 +89,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}
@@ -137,6 +139,15 @@ func smallest(t *testing.T, text string) string {
 	}
 	put(t, filepath.Join(dir, "doorward.yaml"), block+other)
 	return dir
+}
+
+// tryRoutes loads routes.
+func tryRoutes(t *testing.T, block string) {
+	file := filepath.Join(t.TempDir(), "doorward.yaml")
+	put(t, file, "idp: {issuer: \"https://idp.example.com\", client_id: doorward, client_secret: hush}\ntls: {local_ca: true}\nroutes:\n"+indent(block, "  "))
+	if _, err := config.Load(file); err != nil {
+		t.Error(err)
+	}
 }
 
 // tryBundles loads a part of a configuration together with the smallest one.
