@@ -3,6 +3,7 @@ package envoy
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"doorward/xds/cert"
+	"doorward/xds/node"
 )
 
 func TestEnvoyTakesTheBootstrap(t *testing.T) {
@@ -28,20 +30,48 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 
 func TestEnvoyTakesTheBootstrapOfAnotherMachine(t *testing.T) {
 	dir := socketDir(t)
-	ca, err := cert.NewAuthority(dir, "CA of nodes")
-	if err != nil {
-		t.Fatal(err)
-	}
 	secrets, err := Secrets(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, NodeSecrets), secrets, 0o600), os.WriteFile(filepath.Join(dir, NodeRoot), ca.Root(), 0o600)); err != nil {
-		t.Fatal(err)
+	pair, root := nodePair(t)
+	for name, text := range map[string][]byte{NodeSecrets: secrets, NodeRoot: root, NodePair: pair} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, address := range []string{"doorward.internal:9443", "127.0.0.1:9443", "[::1]:9443"} {
 		validates(t, BootstrapConfig{Node: "edge-1", Cluster: "eu", SocketDir: dir, Remote: address})
 	}
+}
+
+// nodePair makes a node's key and certificate, and that of the CA.
+func nodePair(t *testing.T) (pair, root []byte) {
+	t.Helper()
+	ca, err := cert.NewAuthority(t.TempDir(), "CA of nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := node.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := key.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Issue(x509.Certificate{}, request.PublicKey, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pair, err = key.Pair(chain); err != nil {
+		t.Fatal(err)
+	}
+	return pair, ca.Root()
 }
 
 // validates has Envoy look at a bootstrap.
