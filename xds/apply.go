@@ -236,8 +236,13 @@ func (st *stream) settled(k key) bool {
 	return res == nil || !st.expects(k)
 }
 
-// served is the resource as it is served, nil for none.
-func (st *stream) served(k key) *resource { return st.server.served.find(k) }
+// served is the resource as it is served to the Envoy, nil for none.
+func (st *stream) served(k key) *resource {
+	if s := st.server.served; s != nil && s.visible(k, st.group) {
+		return s.find(k)
+	}
+	return nil
+}
 
 // expects says that the Envoy has not asked for a resource but will, because of another one that it has or is to have. An
 // Envoy that asks for clusters is expected to ask for everything.

@@ -19,7 +19,7 @@ func configOf(t *testing.T, routes string) *config.Config {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "doorward.yaml")
 	text := "idp: {issuer: \"https://idp.example.com\", client_id: doorward, client_secret: secret}\n" +
-		"tls: {local_ca: true}\nauth_url: \"https://auth.example.com\"\nroutes:\n" + routes
+		"tls: {local_ca: true}\ncontrol: {groups: [eu, us]}\nauth_url: \"https://auth.example.com\"\nroutes:\n" + routes
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,10 @@ type client struct {
 	cancel func()
 }
 
-func (c *control) connect(node string) *client {
+func (c *control) connect(node string) *client { return c.connectAs(node, "") }
+
+// connectAs connects an Envoy of a group.
+func (c *control) connectAs(node, group string) *client {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	c.t.Cleanup(cancel)
@@ -141,7 +144,7 @@ func (c *control) connect(node string) *client {
 	for k := range e.got {
 		e.got[k] = make(chan *discoveryv3.DeltaDiscoveryResponse, 100)
 	}
-	e.send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: node}, TypeUrl: "introduction"})
+	e.send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: node, Cluster: group}, TypeUrl: "introduction"})
 	go func() {
 		for {
 			response, err := g.Recv()

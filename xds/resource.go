@@ -66,6 +66,7 @@ type resource struct {
 	name    string
 	version string // hash of body
 	body    *anypb.Any
+	groups  []string // of Envoys that may see it, sorted; none for all. What it says of a cluster is its owner's word alone
 }
 
 // hash is the version; "" of none.
@@ -115,7 +116,8 @@ func mustPack(m validated) *anypb.Any {
 
 // Resources are what one owner of a configuration comes to: a host, or the edge. Immutable once built.
 type Resources struct {
-	set [kinds]map[string]*resource // nil where there is none
+	set    [kinds]map[string]*resource // nil where there is none
+	groups []string                    // of Envoys that may see them, sorted; none for all
 }
 
 // add encodes m under name. Two different resources of one name are a fault of the configuration.

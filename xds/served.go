@@ -5,10 +5,11 @@ type served struct {
 	set   [kinds]map[string]*resource
 	parts map[string]*Resources          // by owner
 	users map[string]map[string]struct{} // cluster -> its owners: upstreams may be shared
+	reach map[string]map[string]int      // cluster -> how many owners each group of Envoys sees
 }
 
 func newServed() *served {
-	s := &served{parts: make(map[string]*Resources), users: make(map[string]map[string]struct{})}
+	s := &served{parts: make(map[string]*Resources), users: make(map[string]map[string]struct{}), reach: make(map[string]map[string]int)}
 	for k := range s.set {
 		s.set[k] = make(map[string]*resource)
 	}
@@ -45,15 +46,15 @@ func (s *served) adopt(c *Change) []key {
 		s.put(owner, part)
 	}
 	var changed []key
-	for k, version := range before {
-		if s.find(k).hash() != version {
+	for k, stamp := range before {
+		if s.stamp(k) != stamp {
 			changed = append(changed, k)
 		}
 	}
 	return changed
 }
 
-// note notes the versions of what a part names, before anything of it changes.
+// note notes the stamps of what a part names, before anything of it changes.
 func (s *served) note(before map[key]string, part *Resources) {
 	if part == nil {
 		return
@@ -61,7 +62,7 @@ func (s *served) note(before map[key]string, part *Resources) {
 	for k := range kinds {
 		for name := range part.set[k] {
 			if at := (key{k, name}); before[at] == "" {
-				before[at] = s.find(at).hash()
+				before[at] = s.stamp(at)
 			}
 		}
 	}
@@ -77,6 +78,7 @@ func (s *served) take(owner string, part *Resources) {
 		for name := range part.set[k] {
 			if k == clusterKind {
 				delete(s.users[name], owner)
+				s.count(name, part, -1)
 				if len(s.users[name]) > 0 {
 					continue
 				}
@@ -102,6 +104,7 @@ func (s *served) put(owner string, part *Resources) {
 				s.users[name] = make(map[string]struct{}, 1)
 			}
 			s.users[name][owner] = struct{}{}
+			s.count(name, part, 1)
 		}
 	}
 }

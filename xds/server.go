@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"doorward/xds/node"
+
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -63,7 +65,7 @@ func (service) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_
 }
 
 func (v service) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	st := v.s.connect()
+	st := v.s.connect(node.FromContext(g.Context()))
 	defer v.s.disconnect(st)
 	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
 	failed := make(chan error, 1)
@@ -76,7 +78,9 @@ func (v service) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 		}
 		select {
 		case request := <-requests:
-			st.handle(request)
+			if err := st.handle(request); err != nil {
+				return err
+			}
 		case <-st.wake:
 		case err := <-failed:
 			return err
@@ -101,10 +105,14 @@ func receive(
 	}
 }
 
-func (s *Server) connect() *stream {
+// connect begins a stream of a node on another machine, or, for nil, of an Envoy on this one.
+func (s *Server) connect(peer *node.Peer) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := &stream{server: s, wake: make(chan struct{}, 1), connected: s.now(), waits: make(map[key][]*wait)}
+	st := &stream{server: s, wake: make(chan struct{}, 1), connected: s.now(), waits: make(map[key][]*wait), peer: peer}
+	if peer != nil {
+		st.node, st.group = peer.Name, peer.Group
+	}
 	s.streams[st] = struct{}{}
 	return st
 }

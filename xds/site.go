@@ -125,6 +125,9 @@ func (s siteInput) build() (*Resources, error) {
 	if err == nil {
 		err = errors.Join(out.add(routeKind, s.host, routes), out.add(scopeKind, s.host, scope(s.host)))
 	}
+	if len(s.routes) > 0 {
+		out.limit(s.routes[0].Groups) // those of all routes of the host
+	}
 	return out, errors.Join(append(errs, err)...)
 }
 

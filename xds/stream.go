@@ -6,9 +6,14 @@ import (
 	"slices"
 	"time"
 
+	"doorward/authz/config"
+	"doorward/xds/node"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 )
 
 // A change reaches an Envoy in this order: nothing is sent while anything of a lower rank is due or unacknowledged.
@@ -25,7 +30,10 @@ type stream struct {
 	server    *Server
 	wake      chan struct{}
 	connected time.Time
-	node      string
+	peer      *node.Peer // nil for an Envoy on this machine
+	node      string     // as its certificate says, or, on this machine, as itself does; so is group
+	group     string     // "" for none
+	met       bool       // it has said who it is
 	version   string
 	acked     [kinds]time.Time
 	feeds     [kinds]*feed // nil before the first request of the kind
@@ -133,14 +141,17 @@ func (st *stream) signal() {
 }
 
 // handle takes one request: an acknowledgement or a rejection of a response, a change of what is wanted, or both.
-func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) {
+// The error is for an Envoy whose stream ends.
+func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) error {
 	st.server.mu.Lock()
 	defer st.server.mu.Unlock()
-	st.introduce(request.Node)
+	if err := st.introduce(request.Node); err != nil {
+		return err
+	}
 	k, ok := kindOf(request.TypeUrl)
 	if !ok {
 		st.deny(request)
-		return
+		return nil
 	}
 	if st.feeds[k] == nil {
 		st.begin(k, request)
@@ -151,18 +162,30 @@ func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) {
 		st.recheck(k, name)
 	}
 	st.subscribe(k, request)
+	return nil
 }
 
-func (st *stream) introduce(node *corev3.Node) {
-	if node == nil || st.node != "" {
-		return
+// introduce notes who an Envoy says it is. One on this machine is believed; one on another is who its certificate says, and must know it.
+func (st *stream) introduce(node *corev3.Node) error {
+	if node == nil || st.met {
+		return nil
 	}
-	st.node = node.Id
+	st.met = true
+	switch {
+	case st.peer == nil:
+		if st.node = node.Id; node.Cluster != config.NoGroup {
+			st.group = node.Cluster
+		}
+	case node.Id != st.peer.Name:
+		st.server.log.Error("an envoy is refused: it says that it is another node than its certificate", "says", node.Id, "certificate", st.peer.Name)
+		return grpcstatus.Errorf(codes.PermissionDenied, "the node id is %q and the certificate is of node %q: start Envoy with the bootstrap of its own", node.Id, st.peer.Name)
+	}
 	st.version = node.GetUserAgentVersion()
 	if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
 		st.version = fmt.Sprintf("%d.%d.%d", v.MajorNumber, v.MinorNumber, v.Patch)
 	}
-	st.server.log.Info("envoy connected", "node", st.node, "version", st.version)
+	st.server.log.Info("envoy connected", "node", st.node, "group", st.group, "version", st.version)
+	return nil
 }
 
 // deny answers for a type that is not served here: what is asked for does not exist.
@@ -284,7 +307,10 @@ func (st *stream) reject(k kind, b *batch, why *status.Status) {
 
 // envoy is the stream as it is shown.
 func (st *stream) envoy() Envoy {
-	e := Envoy{Node: st.node, Version: st.version, Connected: st.connected, Acked: make(map[string]time.Time)}
+	e := Envoy{Node: st.node, Group: st.group, Via: "unix", Version: st.version, Connected: st.connected, Acked: make(map[string]time.Time)}
+	if st.peer != nil {
+		e.Via, e.Certificate = "mtls", st.peer.Expires().UTC()
+	}
 	for k, at := range st.acked {
 		if !at.IsZero() {
 			e.Acked[kind(k).String()] = at

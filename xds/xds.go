@@ -50,12 +50,15 @@ type Input struct {
 
 // Envoy is the state of one connected Envoy.
 type Envoy struct {
-	Node      string               `json:"node"`
-	Version   string               `json:"version"`
-	Connected time.Time            `json:"connected"`
-	Acked     map[string]time.Time `json:"acked"` // short type name (CDS, RDS, ...) -> last ACK
-	Rejected  []Rejection          `json:"rejected"`
-	Current   bool                 `json:"current"` // it has answered for all that is served and that it asked for, its listeners among that
+	Node        string               `json:"node"`
+	Group       string               `json:"group"`                        // "" for none
+	Via         string               `json:"via"`                          // "unix" from this machine, "mtls" from another
+	Certificate time.Time            `json:"certificate_expires,omitzero"` // when a node's newest certificate ends; zero on this machine
+	Version     string               `json:"version"`
+	Connected   time.Time            `json:"connected"`
+	Acked       map[string]time.Time `json:"acked"` // short type name (CDS, RDS, ...) -> last ACK
+	Rejected    []Rejection          `json:"rejected"`
+	Current     bool                 `json:"current"` // it has answered for all that is served and that it asked for, its listeners among that
 }
 
 // Rejection is a resource that an Envoy refused.
