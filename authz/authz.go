@@ -45,7 +45,7 @@ const (
 	decisionBytes   = 64 << 20
 )
 
-// Config is what a Server needs. All fields but Bearer, Decisions and Now are required.
+// Config is what a Server needs. All fields but Bearer, Decisions, Caller and Now are required.
 type Config struct {
 	Sessions  SessionFinder
 	Bearer    BearerFinder // routes that take bearer tokens answer 503 when nil
@@ -54,6 +54,9 @@ type Config struct {
 	Log       *slog.Logger     // has what does not work
 	Decisions Recorder         // has every decision; none when nil
 	Now       func() time.Time // time.Now when nil
+	// Caller says whether a Check comes from an Envoy on another machine, and of which group that is. It is asked only about routes that are for some
+	// groups of Envoys; when nil, every Envoy may ask about them.
+	Caller func(ctx context.Context) (group string, remote bool)
 }
 
 // Server implements Envoy's authorization service. It is safe for concurrent use. Until the first Adopt it answers 503.

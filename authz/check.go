@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"doorward/authz/bearer"
@@ -54,6 +55,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.route == nil {
 		return v.because(unavailable, errUnknownRevision)
 	}
+	if len(v.route.Groups) > 0 && !s.serves(ctx, v.route.Groups) {
+		return v.because(unavailable, errGroup)
+	}
 	sent, known := g.sent(ctx)
 	if !known || !sent.has(v.route.reads) {
 		return v.because(unavailable, errHeaders)
@@ -99,6 +103,15 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	return v
 }
 
+// serves says whether the Envoy that asks is of one of the groups, as its certificate says. One on this machine is trusted.
+func (s *Server) serves(ctx context.Context, groups []string) bool {
+	if s.Caller == nil {
+		return true
+	}
+	group, remote := s.Caller(ctx)
+	return !remote || slices.Contains(groups, group)
+}
+
 // judge has the route's policy decide. Without a session it is asked only where the route says so.
 func (v verdict) judge(ctx context.Context, decisions *policy.Cache, in *policy.Input) verdict {
 	if in.User == nil && !v.route.Anonymous() {
@@ -132,6 +145,7 @@ func (v verdict) stranger() verdict {
 
 var (
 	errUnknownRevision = errors.New("the route's revision is not known here: Envoy has a configuration that this program does not have")
+	errGroup           = errors.New("the route is for other groups of Envoys than the one that asks")
 	errHeaders         = errors.New("not every header that the policy reads was sent by Envoy: its ext_authz filter is not the one of this configuration")
 	errBody            = errors.New("the policy reads the request's body and Envoy's route does not send it: the route is not the one of this configuration")
 	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")

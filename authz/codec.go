@@ -51,11 +51,11 @@ const (
 )
 
 // NewGRPC returns a gRPC server that has the service envoy.service.auth.v3.Authorization and, because of codec, no other.
-func (s *Server) NewGRPC() *grpc.Server {
-	g := grpc.NewServer(
+func (s *Server) NewGRPC(options ...grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append(options,
 		grpc.ForceServerCodecV2(codec{}), grpc.NumStreamWorkers(streamWorkers),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
-	)
+	)...)
 	g.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "envoy.service.auth.v3.Authorization",
 		HandlerType: (*any)(nil),

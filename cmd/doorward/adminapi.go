@@ -25,6 +25,7 @@ func (p *planes) adminAPI(ctx context.Context) admin.Config {
 	handlers["POST /v1/seal/rotate"] = http.HandlerFunc(p.seal.rotate)
 	maps.Copy(handlers, p.tokenHandlers())
 	maps.Copy(handlers, p.routeHandlers())
+	maps.Copy(handlers, p.nodeHandlers())
 	return admin.Config{
 		Status: p.report, Decisions: p.decisions, Last: p.authz.Last, Capture: p.capture, Stop: ctx.Done(),
 		Handlers: handlers,

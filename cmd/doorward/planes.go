@@ -27,6 +27,7 @@ import (
 	"doorward/authz/web"
 	"doorward/xds"
 	"doorward/xds/cert"
+	"doorward/xds/node"
 )
 
 // planes are the two halves of the program, the one that decides and the one that configures Envoy, and what they stand on.
@@ -46,6 +47,7 @@ type planes struct {
 	xds       *xds.Server
 	remote    *admin.Remote
 	ca        *cert.LocalCA
+	nodes     *node.Nodes
 	bundles   *bundles
 	builder   xds.Builder
 	envoy     *envoyBinary
@@ -105,6 +107,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 	if p.ca, err = cert.NewLocalCA(filepath.Join(c.DataDir, "ca")); err != nil {
 		return nil, err
 	}
+	if err = p.openNodes(c); err != nil {
+		return nil, err
+	}
 	if p.decisions, err = decision.New(decision.Config{Settings: c.DecisionLog, Log: log}); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
@@ -148,7 +153,7 @@ func (p *planes) build(sealer *session.Sealer) error {
 		return err
 	}
 	p.bearer = &bearer.Finder{Service: service, Issuers: issuers}
-	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: p.pages, Log: p.log, Decisions: p.decisions})
+	p.authz, err = authz.New(authz.Config{Sessions: p.sessions, Bearer: p.bearer, Tokens: p.ring, Pages: p.pages, Log: p.log, Decisions: p.decisions, Caller: caller})
 	if err != nil {
 		return err
 	}
@@ -389,6 +394,9 @@ func (p *planes) fixed(c *config.Config) error {
 		{"listen.internal", old.Listen.Internal, c.Listen.Internal},
 		{"listen.metrics", old.Listen.Metrics, c.Listen.Metrics},
 		{"admin.listen", old.Admin.Listen, c.Admin.Listen},
+		{"control.listen", old.Control.Listen, c.Control.Listen},
+		{"control.address", old.Control.Address, c.Control.Address},
+		{"control.local_group", old.Control.LocalGroup, c.Control.LocalGroup},
 		{"jwt.lifetime", fmt.Sprint(old.JWT.Lifetime), fmt.Sprint(c.JWT.Lifetime)},
 		{"jwt.consumer_cache", fmt.Sprint(old.JWT.ConsumerCache), fmt.Sprint(c.JWT.ConsumerCache)},
 	} {

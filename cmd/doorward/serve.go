@@ -19,6 +19,7 @@ import (
 	"doorward/authz/admin"
 	"doorward/authz/config"
 	"doorward/envoy"
+	"doorward/xds/node"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -153,19 +154,27 @@ func surviveBrokenPipes() (end func()) {
 
 // listen opens every socket before anything is served, so that a second doorward on the same directory fails at once.
 func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Config) error {
-	bootstrap, err := envoy.Bootstrap(envoy.BootstrapConfig{Node: defaultNode, SocketDir: c.SocketDir})
+	bootstrap, err := envoy.Bootstrap(localBootstrap(c))
 	if err != nil {
 		return err
 	}
 	if err := replaceFile(filepath.Join(c.SocketDir, "envoy.yaml"), bootstrap); err != nil {
 		return fmt.Errorf("write Envoy's bootstrap: %w", err)
 	}
-	if err := p.serveGRPC(ctx, group, c.SocketDir); err != nil {
+	door, err := p.door(c.Control)
+	if err != nil {
 		return err
 	}
 	api := admin.Handler(p.adminAPI(ctx))
+	if err := p.serveGRPC(ctx, group, c.SocketDir, door); err != nil {
+		return err
+	}
+	p.runNodes(ctx, group, door)
 	pages := http.NewServeMux() // for what it does to paths that are not clean
 	pages.Handle("/", p.keysOr(p.login))
+	if door != nil {
+		runHTTP(ctx, group, door.Listener(node.ProtocolHTTP), p.ofGroup(pages), nil)
+	}
 	return errors.Join(
 		serveHTTP(ctx, group, filepath.Join(c.SocketDir, "http.sock"), 0o660, pages),
 		serveHTTP(ctx, group, filepath.Join(c.DataDir, controlSocket), 0o600, api),
@@ -175,23 +184,38 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	)
 }
 
-// serveGRPC opens the sockets of the services that Envoy calls.
-func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string) error {
-	control := grpc.NewServer()
+// localBootstrap is of the Envoy on this machine.
+func localBootstrap(c *config.Config) envoy.BootstrapConfig {
+	return envoy.BootstrapConfig{Node: defaultNode, Cluster: c.Control.LocalGroup, SocketDir: c.SocketDir}
+}
+
+// serveGRPC opens the services that Envoy calls, on Unix sockets and, when there is a door, for nodes.
+func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string, door *node.Door) error {
+	control := grpc.NewServer(grpcOptions()...)
 	p.xds.Register(control)
-	streams := grpc.NewServer()
+	streams := grpc.NewServer(grpcOptions()...)
 	p.streams.Register(streams)
-	for name, server := range map[string]*grpc.Server{"authz.sock": p.authz.NewGRPC(), "xds.sock": control, "streams.sock": streams} {
-		l, err := unixSocket(filepath.Join(dir, name), 0o660)
+	for _, service := range []struct {
+		socket, protocol string
+		server           *grpc.Server
+	}{
+		{"authz.sock", node.ProtocolAuthz, p.authz.NewGRPC(grpcOptions()...)},
+		{"xds.sock", node.ProtocolXDS, control},
+		{"streams.sock", node.ProtocolStreams, streams},
+	} {
+		l, err := unixSocket(filepath.Join(dir, service.socket), 0o660)
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return server.Serve(l) })
+		group.Go(func() error { return service.server.Serve(l) })
+		if door != nil {
+			group.Go(func() error { return service.server.Serve(door.Listener(service.protocol)) })
+		}
 		group.Go(func() error {
 			<-ctx.Done()
-			forced := time.AfterFunc(stopping, server.Stop)
+			forced := time.AfterFunc(stopping, service.server.Stop)
 			defer forced.Stop()
-			server.GracefulStop()
+			service.server.GracefulStop()
 			return nil
 		})
 	}
@@ -254,7 +278,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, path string, mode os.
 
 // runHTTP serves until ctx ends. What goes wrong with connections goes to log, nil for the log package's own.
 func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.Handler, log *stdlog.Logger) {
-	server := &http.Server{Handler: h, ErrorLog: log, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10}
+	server := &http.Server{Handler: h, ErrorLog: log, ConnContext: node.ConnContext, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 128 << 10}
 	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -14,6 +14,7 @@ import (
 	"doorward/authz/bearer"
 	"doorward/authz/session"
 	"doorward/authz/token"
+	"doorward/xds/node"
 )
 
 // maxSessionsListed bounds one answer of the admin API.
@@ -123,7 +124,7 @@ func writeAnswer(w http.ResponseWriter, v any) {
 // writeFault answers with an error: 409 for what is refused and the operator can act on, 500 for what did not work.
 func writeFault(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
-	if errors.As(err, new(token.Refusal)) || errors.As(err, new(bearer.Refusal)) {
+	if errors.As(err, new(token.Refusal)) || errors.As(err, new(bearer.Refusal)) || errors.Is(err, node.ErrRefused) {
 		status = http.StatusConflict
 	}
 	admin.WriteRefusal(w, status, err)

@@ -37,7 +37,7 @@ func upCommand() *cobra.Command {
 			}
 			return serve(cmd.Context(), c, log, binary, func(ctx context.Context) error {
 				return envoy.Run(ctx, envoy.ChildConfig{
-					Path: binary, Bootstrap: envoy.BootstrapConfig{Node: defaultNode, SocketDir: c.SocketDir},
+					Path: binary, Bootstrap: localBootstrap(c),
 					LogLevel: envoyLevel, Grace: grace, Log: log,
 				})
 			})

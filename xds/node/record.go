@@ -32,11 +32,11 @@ const (
 type Record struct {
 	Name       string        `json:"name"`
 	Group      string        `json:"group"`
-	Generation uint64        `json:"generation"` // grows when the node is certified by the operator; certificates of earlier ones are good for nothing
-	Issued     time.Time     `json:"issued"`     // its newest certificate
-	Expires    time.Time     `json:"expires"`    // of the same
-	Life       time.Duration `json:"life"`       // of a certificate, in nanoseconds
-	Revoked    time.Time     `json:"revoked"`    // zero for never
+	Generation uint64        `json:"generation"`       // grows when the node is certified by the operator; certificates of earlier ones are good for nothing
+	Issued     time.Time     `json:"issued"`           // its newest certificate
+	Expires    time.Time     `json:"expires"`          // of the same
+	Life       time.Duration `json:"life"`             // of a certificate, in nanoseconds
+	Revoked    time.Time     `json:"revoked,omitzero"` // zero for never
 }
 
 // fault says why a certificate of a generation is good for nothing now; "" when it is good.
