@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"doorward/authz/config"
 	"doorward/authz/token"
 	"doorward/xds"
+	"doorward/xds/node"
 )
 
 // described is the description.
@@ -96,6 +98,9 @@ func (p *pushes) api(method, target, kind, body string, header ...string) *httpt
 // TestOpenAPIHoldsForAnswers: each operation that is described answers as described, and says so when it refuses.
 func TestOpenAPIHoldsForAnswers(t *testing.T) {
 	p := newPushes(t)
+	p.write("doorward.yaml", pushBase+"control: {listen: \"127.0.0.1:9443\", address: \"doorward.internal:9443\", groups: [eu]}\n")
+	p.open()
+	request := certificateRequest(t)
 	const js = "application/json"
 	route := `{"name": "a", "from": "https://a.localhost", "to": "http://app:8080", "policy": "any_authenticated_user", "bearer": {"service_tokens": true}}`
 	called := make(map[string]bool)
@@ -130,6 +135,14 @@ func TestOpenAPIHoldsForAnswers(t *testing.T) {
 		{"GET", "/v1/captures?last=1", "", 200},
 		{"GET", "/v1/policies", "", 200},
 		{"GET", "/v1/envoys", "", 200},
+		{"POST", "/v1/nodes/edge-1?life=24h&group=eu&request=" + request, "", 200},
+		{"POST", "/v1/nodes/edge-1?life=24h&group=us&request=" + request, "", 409},
+		{"POST", "/v1/nodes/-?life=24h&request=" + request, "", 409},
+		{"POST", "/v1/nodes/edge-1?life=day&request=" + request, "", 400},
+		{"POST", "/v1/nodes/edge-1?life=24h&request==", "", 400},
+		{"GET", "/v1/nodes", "", 200},
+		{"POST", "/v1/nodes/edge-1/revoke", "", 200},
+		{"POST", "/v1/nodes/edge-2/revoke", "", 404},
 		{"GET", "/v1/certificates", "", 200},
 		{"GET", "/v1/openapi.json", "", 200},
 		{"GET", "/metrics", "", 200},
@@ -144,7 +157,8 @@ func TestOpenAPIHoldsForAnswers(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want %d", row.method, row.target, got.Code, got.Body, row.status)
 		}
 		path, _, _ := strings.Cut(row.target, "?")
-		for _, part := range []struct{ of, as string }{{"/v1/routes/a", "/v1/routes/{name}"}, {"/v1/tokens/robot/revoke", "/v1/tokens/{name}/revoke"}} {
+		for _, part := range []struct{ of, as string }{{"/v1/routes/a", "/v1/routes/{name}"}, {"/v1/tokens/robot/revoke", "/v1/tokens/{name}/revoke"},
+			{"/v1/nodes/edge-1", "/v1/nodes/{name}"}, {"/v1/nodes/edge-1/revoke", "/v1/nodes/{name}/revoke"}} {
 			if path == part.of {
 				path = part.as
 			}
@@ -163,6 +177,20 @@ func TestOpenAPIHoldsForAnswers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// certificateRequest is what a node asks with, as a parameter.
+func certificateRequest(t *testing.T) string {
+	t.Helper()
+	key, err := node.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := key.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(request)
 }
 
 func TestRoutesAPI(t *testing.T) {
