@@ -226,7 +226,7 @@ func (st *stream) settled(k key) bool {
 		if no, ok := f.refused[k.name]; ok && no.version == res.hash() {
 			return true
 		}
-		if f.held[k.name].hash() == res.hash() {
+		if f.held[k.name].hash() == res.hash() || k.kind == clusterKind && res == nil && st.needed(k.name) {
 			return true
 		}
 		if f.wants(k.name) {

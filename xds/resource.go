@@ -66,7 +66,16 @@ type resource struct {
 	name    string
 	version string // hash of body
 	body    *anypb.Any
-	groups  []string // of Envoys that may see it, sorted; none for all. What it says of a cluster is its owner's word alone
+	groups  []string   // of Envoys that may see it, sorted; none for all. What it says of a cluster is its owner's word alone
+	part    *Resources // that it belongs to; nil when only the version is known
+}
+
+// clusters are those that a host's routes need: all of its part, in which they are the only routes.
+func (r *resource) clusters() map[string]*resource {
+	if r == nil || r.part == nil || len(r.part.set[routeKind]) != 1 {
+		return nil
+	}
+	return r.part.set[clusterKind]
 }
 
 // hash is the version; "" of none.
@@ -132,6 +141,7 @@ func (r *Resources) add(k kind, name string, m validated) error {
 	if r.set[k] == nil {
 		r.set[k] = make(map[string]*resource)
 	}
+	res.part = r
 	r.set[k][name] = res
 	return nil
 }

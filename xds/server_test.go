@@ -368,7 +368,8 @@ func TestChangesDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-// TestRoutesWaitForTheirUpstream: routes whose cluster was refused stay as they were, or out; all others are sent.
+// TestRoutesWaitForTheirUpstream: routes whose cluster was refused stay as they were, with their old cluster; all others are sent, and so are those of an
+// Envoy that has none, which would wait for them.
 func TestRoutesWaitForTheirUpstream(t *testing.T) {
 	c := newControl(t)
 	part := func(cluster, text string) *Resources {
@@ -389,19 +390,21 @@ func TestRoutesWaitForTheirUpstream(t *testing.T) {
 			e.ack(r)
 		}
 	}
-	e.ack(e.expect(routeKind, "h1"))
-	e.ack(e.expect(clusterKind, "-up"))
-	e.silent(routeKind)
+	e.ack(e.expect(routeKind, "h1", "h2"))
+	e.silent(routeKind, clusterKind)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const want = `envoy "one" rejected CDS "bad": no
-envoy "one" rejected RDS "h0": its upstream bad was rejected: no
-envoy "one" rejected RDS "h2": its upstream bad was rejected: no`
+envoy "one" rejected RDS "h0": its upstream bad was rejected: no`
 	if answers := d.Wait(ctx); len(answers) != 1 || answers[0].State != Rejected || answers[0].Err().Error() != want {
 		t.Errorf("answers: %+v", answers)
 	}
+	// Routes that do not work anyway are no good ones to keep.
+	c.Install(&Change{parts: map[string]*Resources{"h2": world{clusterKind: {"bad": "1"}, routeKind: {"h2": "2"}}.build(t)}})
+	e.ack(e.expect(routeKind, "h2"))
 	c.Install(&Change{parts: map[string]*Resources{"h0": part("good", "h0")}})
 	e.ack(e.expect(routeKind, "h0"))
+	e.ack(e.expect(clusterKind, "-up"))
 }
 
 func TestApplyWaitsForAllThatTheListenerNeeds(t *testing.T) {

@@ -42,7 +42,9 @@ func TestEnvoyLooksAtParts(t *testing.T) {
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "("}}},
 		Action: directResponse(200, ""),
 	})
-	withoutListeners := func(p Part) bool { return strings.HasPrefix(p.Name, "listener ") || strings.HasPrefix(p.Name, "filter ") } // they need ADS
+	withoutListeners := func(p Part) bool {
+		return strings.HasPrefix(p.Name, "listener ") || strings.HasPrefix(p.Name, "filter ")
+	} // they need ADS
 	if said := look(t, binary, slices.DeleteFunc(slices.Clone(parts), withoutListeners)); !strings.Contains(said, "missing ): (") {
 		t.Errorf("all together: %q, want a refusal", said)
 	}

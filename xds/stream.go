@@ -78,34 +78,83 @@ func (st *stream) lookup(k kind) func(name string) *resource {
 	return func(name string) *resource { return st.served(key{k, name}) }
 }
 
-// mark works out what is due for a name, if the Envoy has asked for its kind. Routes whose upstream the Envoy refuses are not sent to it: it keeps
-// the last good ones.
+// mark works out what is due for a name, if the Envoy has asked for its kind. Routes whose upstream the Envoy refuses are not sent to it while it has
+// good ones: it keeps them, and the clusters that they need.
 func (st *stream) mark(k kind, name string) {
 	f := st.feeds[k]
 	if f == nil {
 		return
 	}
 	res := st.served(key{k, name})
-	if no, missing := st.missing(k, name); missing && f.refused[name].version != res.hash() {
-		f.refused[name] = refused{res.hash(), Rejection{
+	if no, missing := st.missing(k, res); missing && st.works(f.held[name]) && f.held[name].hash() != res.hash() && f.refused[name].version != res.hash() {
+		st.refuse(k, name, res, Rejection{
 			Type: k.String(), Resource: name, Time: no.Time, Message: fmt.Sprintf("its upstream %s was rejected: %s", no.Resource, no.Message),
-		}}
+		})
+	}
+	if k == clusterKind && res == nil && st.needed(name) {
+		f.forgetDue(name)
+		return
 	}
 	f.mark(name, res)
 }
 
-// missing is the first cluster that the routes of a name need and that the Envoy has refused, with no good version to keep.
-func (st *stream) missing(k kind, name string) (Rejection, bool) {
+// missing is the first cluster that routes need and that the Envoy has refused, with no good version to keep.
+func (st *stream) missing(k kind, routes *resource) (Rejection, bool) {
 	f := st.feeds[clusterKind]
-	if k != routeKind || f == nil || len(f.refused) == 0 || st.server.served.parts[name] == nil {
+	if k != routeKind || f == nil || len(f.refused) == 0 {
 		return Rejection{}, false
 	}
-	for _, cluster := range slices.Sorted(maps.Keys(st.server.served.parts[name].set[clusterKind])) {
+	for _, cluster := range slices.Sorted(maps.Keys(routes.clusters())) {
 		if no, ok := f.refused[cluster]; ok && f.held[cluster] == nil && no.version == st.served(key{clusterKind, cluster}).hash() {
 			return no.Rejection, true
 		}
 	}
 	return Rejection{}, false
+}
+
+// works says that the Envoy has routes and, as far as is known, every cluster that they need. An Envoy that has none gets routes whose upstream it
+// refused: they answer 503, the other routes of the host work, and Envoy's listener does not wait for routes that never come.
+func (st *stream) works(routes *resource) bool {
+	for cluster := range routes.clusters() {
+		if f := st.feeds[clusterKind]; f != nil && f.held[cluster] == nil {
+			return false
+		}
+	}
+	return routes != nil
+}
+
+// needed says that last good routes, which the Envoy keeps in place of refused ones, need a cluster.
+func (st *stream) needed(cluster string) bool {
+	f := st.feeds[routeKind]
+	if f == nil {
+		return false
+	}
+	for name := range f.refused {
+		if _, ok := f.held[name].clusters()[cluster]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse notes that the Envoy keeps, or is to keep, what it has in place of a resource, and the clusters of routes with it.
+func (st *stream) refuse(k kind, name string, res *resource, why Rejection) {
+	f := st.feeds[k]
+	f.refused[name] = refused{res.hash(), why}
+	st.markClusters(k, f.held[name])
+}
+
+// markClusters looks again at the clusters of routes that the Envoy has, or has had, whether they are to go.
+func (st *stream) markClusters(k kind, routes *resource) {
+	if k != routeKind {
+		return
+	}
+	for cluster := range routes.clusters() {
+		if st.served(key{clusterKind, cluster}) == nil {
+			st.mark(clusterKind, cluster)
+			st.recheck(clusterKind, cluster)
+		}
+	}
 }
 
 // markAll works out what is due for everything that the Envoy asked for, and has from an earlier stream, before there was
@@ -273,9 +322,11 @@ func (st *stream) accept(k kind, b *batch) {
 	f := st.feeds[k]
 	st.acked[k] = st.server.now()
 	for name, res := range b.items {
+		before := f.held[name]
 		f.learn(name, res)
 		if !b.revert {
 			delete(f.refused, name)
+			st.markClusters(k, before)
 		}
 	}
 }
@@ -294,9 +345,7 @@ func (st *stream) reject(k kind, b *batch, why *status.Status) {
 		if b.revert {
 			return
 		}
-		f.refused[name] = refused{res.hash(), Rejection{
-			Type: k.String(), Resource: name, Message: why.GetMessage(), Time: st.server.now(),
-		}}
+		st.refuse(k, name, res, Rejection{Type: k.String(), Resource: name, Message: why.GetMessage(), Time: st.server.now()})
 		good := f.held[name]
 		if good != nil && good.body == nil || good == nil && f.wildcard {
 			return
