@@ -65,7 +65,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	if v.route.body && req.bodyLimit == "" {
 		return v.because(unavailable, errBody)
 	}
-	if req.host != v.route.host || req.sni != v.route.host {
+	if req.sni != req.host || !v.route.serves(req.host) {
 		return v.because(misdirected, errMisdirected)
 	}
 	if v.preflight = v.route.cors.answers(req); v.preflight {
@@ -96,7 +96,7 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 		s.shadows.offer(req, in, v, sent)
 	}
 	if v.outcome == allowed && v.session != nil && (v.route.PassIdentity() || v.route.plain != nil) {
-		if v.jwt, v.cause = s.mint(v.route, v.session, &v.decision); v.cause != nil {
+		if v.jwt, v.cause = s.mint(v.route, req.host, v.session, &v.decision); v.cause != nil {
 			return v.because(unavailable, v.cause)
 		}
 	}

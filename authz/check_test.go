@@ -36,7 +36,7 @@ func (p people) Find(_ context.Context, cookie, h string) (*session.Session, err
 	if cookie == "broken" {
 		return nil, errors.New("the store cannot be asked")
 	}
-	if s := p[cookie]; s != nil && h == host {
+	if s := p[cookie]; s != nil && (h == host || strings.HasSuffix(h, ".apps.example.com")) {
 		return s, nil
 	}
 	return nil, session.ErrNone

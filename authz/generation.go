@@ -32,6 +32,7 @@ type route struct {
 	config.Route
 	revision string
 	host     string
+	wild     bool // host is a wildcard
 	policy   *policy.Policy
 	input    policy.Route
 	reads    headerSet
@@ -118,6 +119,7 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		Route:    r,
 		revision: revision,
 		host:     r.Host(),
+		wild:     config.IsWildcard(r.Host()),
 		policy:   p,
 		input:    policy.Route{Name: r.Name, Host: r.Host(), Labels: r.Labels, Revision: revision},
 		reads:    read(p),
@@ -163,6 +165,14 @@ func issuers(idps config.IDPs) map[string]string {
 		all[idp.Name] = idp.Issuer.String()
 	}
 	return all
+}
+
+// serves says whether the route is one of a host.
+func (r *route) serves(host string) bool {
+	if r.wild {
+		return config.WildcardOf(host) == r.host
+	}
+	return host == r.host
 }
 
 // unmet says what a session lacks for the route; "" when it is good. A session of a provider that is no longer configured is good for

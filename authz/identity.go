@@ -15,10 +15,10 @@ import (
 	"doorward/authz/token"
 )
 
-// identity is the content of the JWT. The e-mail is there only when it is verified, because upstreams key accounts by it. A route that lists
+// identity is the content of the JWT for a host. The e-mail is there only when it is verified, because upstreams key accounts by it. A route that lists
 // claims gets these and no others; whatever the policy adds comes on top.
-func identity(r *route, u session.User, sid string, end time.Time, extra map[string]any) token.Claims {
-	c := token.Claims{Issuer: r.host, Audience: r.host, Subject: u.ID, SID: sid, NotAfter: end, Extra: extra}
+func identity(r *route, host string, u session.User, sid string, end time.Time, extra map[string]any) token.Claims {
+	c := token.Claims{Issuer: host, Audience: host, Subject: u.ID, SID: sid, NotAfter: end, Extra: extra}
 	wanted := func(name string) bool { return r.Claims == nil || slices.Contains(r.Claims, name) }
 	if u.EmailVerified && wanted("email") {
 		c.Email = u.Email

@@ -137,7 +137,7 @@ func (s *Server) describe(k *kept) Recent {
 	r.Current = s.current.Load().Revision(v.route.Name) == v.route.revision
 	r.Input = input(v.route, k.request, v.session, v.hash)
 	if v.jwt != nil {
-		claims := identity(v.route, v.session.User, v.hash, v.session.Expires, v.decision.Claims)
+		claims := identity(v.route, k.request.host, v.session.User, v.hash, v.session.Expires, v.decision.Claims)
 		r.Token = &claims
 	}
 	return r
@@ -170,7 +170,7 @@ func (g *Generation) Try(ctx context.Context, name string, in policy.Input) (Rec
 	v := verdict{route: found}.judge(ctx, nil, &in)
 	r.Outcome, r.Decision, r.Cause = string(v.outcome), v.decision, v.cause
 	if v.outcome == allowed && in.User != nil && in.Session != nil && found.PassIdentity() {
-		claims := identity(found, session.User(*in.User), in.Session.ID, time.Unix(in.Session.Expires, 0), r.Decision.Claims)
+		claims := identity(found, in.Request.Host, session.User(*in.User), in.Session.ID, time.Unix(in.Session.Expires, 0), r.Decision.Claims)
 		r.Token = &claims
 	}
 	return r, nil

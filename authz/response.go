@@ -183,7 +183,7 @@ func (r *route) signIn(back string) string {
 // challenge is required with a 401 (RFC 9110, section 15.5.2). Browsers show no dialog for it. To a session that is not good enough it says
 // what the route asks for (RFC 9470, section 3), and of a token that is not good that it is not (RFC 6750, section 3.1).
 func challenge(req *request, v verdict) string {
-	text := fmt.Sprintf("Bearer realm=%q", v.route.host)
+	text := fmt.Sprintf("Bearer realm=%q", req.host)
 	switch {
 	case v.lacks == "" && req.bearer:
 		return text + `, error="invalid_token"`
@@ -242,7 +242,7 @@ func (s *Server) ordinary(req *request, v verdict, reasons []string) denial {
 		return problem(req, 403, "denied", strings.Join(reasons, "; "))
 	}
 	page := web.Denied{
-		Host: v.route.host, Reasons: reasons, DecisionID: req.id, SignOutURL: v.route.edge.prefix + "/sign_out",
+		Host: req.host, Reasons: reasons, DecisionID: req.id, SignOutURL: v.route.edge.prefix + "/sign_out",
 	}
 	if v.session != nil {
 		page.Person = web.Person{Name: cmp.Or(v.session.User.Name, v.session.User.Email, v.session.User.ID), Email: v.session.User.Email, Groups: v.session.User.Groups}

@@ -10,14 +10,17 @@ import (
 	"doorward/authz/session"
 )
 
-// mint returns the identity JWT for a session on a route, made anew or reused while more than half of its life is left.
-func (s *Server) mint(r *route, found *session.Session, d *policy.Decision) (*minted, error) {
-	key := tokenKey{found.ID, found.Version, r.Name, r.token, s.Tokens.KeyID(), d.ClaimsDigest}
+// mint returns the identity JWT for a session on a route at a host, made anew or reused while more than half of its life is left.
+func (s *Server) mint(r *route, host string, found *session.Session, d *policy.Decision) (*minted, error) {
+	key := tokenKey{found.ID, found.Version, r.Name, r.token, s.Tokens.KeyID(), d.ClaimsDigest, ""}
+	if r.wild {
+		key.host = host
+	}
 	now := s.Now()
 	if m, ok := s.minted.get(key, now); ok {
 		return m, nil
 	}
-	claims := identity(r, found.User, session.HashID(found.ID), found.Expires, d.Claims)
+	claims := identity(r, host, found.User, session.HashID(found.ID), found.Expires, d.Claims)
 	jwt, expires, err := s.Tokens.Mint(claims)
 	if err != nil {
 		return nil, fmt.Errorf("sign the identity JWT: %w", err)
@@ -59,6 +62,7 @@ type tokenKey struct {
 	made    string // route.token
 	key     string
 	claims  string // digest of the policy's
+	host    string // of a route that serves several
 }
 
 // minted is a token as it goes into answers.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"doorward/authz/config"
 )
 
 // Apply is Install and Wait; the error joins those of the answers.
@@ -255,6 +257,9 @@ func (st *stream) expects(k key) bool {
 	case routeKind:
 		if k.name == httpRoutes {
 			return st.comes(key{listenerKind, httpListener})
+		}
+		if config.IsWildcard(k.name) {
+			return st.comes(key{listenerKind, httpsListener})
 		}
 		return st.comes(key{scopeKind, k.name})
 	}

@@ -45,8 +45,9 @@ func (b *Builder) Build(in Input) (*Change, error) {
 	defer b.mu.Unlock()
 	edge, authz := new(Resources), new(Resources)
 	out := &Change{parts: map[string]*Resources{edgeOwner: edge, authzOwner: authz}, whole: true}
-	errs := []error{addListeners(edge, in), addAuthz(authz, in.Headers)}
 	all := sitesOf(in.Config)
+	errs := []error{addListeners(edge, in, wildcardsOf(all)), addAuthz(authz, in.Headers)}
+	all = gather(all)
 	kept, ports := make(map[string]*built, len(all)), make(map[string]uint32)
 	out.built, out.ports = kept, ports
 	for _, s := range all {
@@ -54,7 +55,9 @@ func (b *Builder) Build(in Input) (*Change, error) {
 		errs = append(errs, err)
 		if err == nil {
 			kept[s.host], out.parts[s.host] = one, one.made
-			notePort(ports, in.Config, s)
+			for _, host := range append([]site{s}, s.below...) {
+				notePort(ports, in.Config, host)
+			}
 		}
 	}
 	if in.Config.Listen.HTTP != "" {

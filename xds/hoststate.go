@@ -39,6 +39,7 @@ func (s *Server) Host(host string) HostState {
 
 // keysOf are the resources of a host.
 func (s *Server) keysOf(host string) []key {
+	host = s.served.ownerOf(host)
 	keys := []key{{routeKind, host}, {scopeKind, host}}
 	if s.served == nil || s.served.parts[host] == nil {
 		return keys
@@ -57,6 +58,7 @@ func (s *Server) keysOf(host string) []key {
 func (s *Server) Behind(host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	host = s.served.ownerOf(host)
 	k := key{routeKind, host}
 	for st := range s.streams {
 		f := st.feeds[routeKind]

@@ -34,12 +34,12 @@ const (
 	inspectionTimeout = 5 * time.Second
 )
 
-// addListeners adds the listeners. They are made from the edge's settings and the look of Envoy's own answers alone, so that no change of a route
-// touches them.
-func addListeners(out *Resources, in Input) error {
+// addListeners adds the listeners. They are made from the edge's settings, the look of Envoy's own answers and the hosts with a filter chain of
+// their own alone, so that no other change of a route touches them.
+func addListeners(out *Resources, in Input, wildcards []string) error {
 	c := in.Config
 	var errs []error
-	https, err := secureListener(c, in.Page)
+	https, err := secureListener(in, wildcards)
 	errs = append(errs, err)
 	if err == nil {
 		errs = append(errs, out.add(listenerKind, httpsListener, https))
@@ -54,13 +54,22 @@ func addListeners(out *Resources, in Input) error {
 	return errors.Join(errs...)
 }
 
-// secureListener is the listener for every host: certificates by server name, route configurations by :authority.
-func secureListener(c *config.Config, page func(PageText) Page) (*listenerv3.Listener, error) {
-	addr, err := address(c.Listen.HTTPS)
+// secureListener is the listener for every host: certificates by server name, route configurations by :authority, and a chain for each wildcard.
+func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) {
+	addr, err := address(in.Config.Listen.HTTPS)
 	if err != nil {
 		return nil, fmt.Errorf("listen.https: %w", err)
 	}
-	socket, err := downstreamTLS()
+	socket, err := downstreamTLS(&corev3.TypedExtensionConfig{
+		Name:        "envoy.tls.certificate_mappers.sni",
+		TypedConfig: mustPack(&snimapperv3.SNI{DefaultValue: noServerName}),
+	})
+	errs := []error{err}
+	chains := []*listenerv3.FilterChain{secureChain(httpsListener, socket, secureManager(in.Config, in.Page))}
+	for _, host := range wildcards {
+		chain, err := wildcardChain(in, host)
+		errs, chains = append(errs, err), append(chains, chain)
+	}
 	return &listenerv3.Listener{
 		Name:                          httpsListener,
 		Address:                       addr,
@@ -70,14 +79,19 @@ func secureListener(c *config.Config, page func(PageText) Page) (*listenerv3.Lis
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: mustPack(&inspectorv3.TlsInspector{})},
 		}},
 		ListenerFiltersTimeout: durationpb.New(inspectionTimeout),
-		FilterChainMatcher:     byServerName(httpsListener),
-		FilterChains: []*listenerv3.FilterChain{{
-			Name:                          httpsListener,
-			TransportSocket:               socket,
-			TransportSocketConnectTimeout: durationpb.New(handshakeTimeout),
-			Filters:                       []*listenerv3.Filter{connectionManager(secureManager(c, page))},
-		}},
-	}, err
+		FilterChainMatcher:     byServerName(wildcards),
+		FilterChains:           chains,
+	}, errors.Join(errs...)
+}
+
+// secureChain is a filter chain with TLS and HTTP.
+func secureChain(name string, socket *corev3.TransportSocket, m *hcmv3.HttpConnectionManager) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:                          name,
+		TransportSocket:               socket,
+		TransportSocketConnectTimeout: durationpb.New(handshakeTimeout),
+		Filters:                       []*listenerv3.Filter{connectionManager(m)},
+	}
 }
 
 // plainListener only redirects to https.
@@ -123,17 +137,11 @@ func address(s string) (*corev3.Address, error) {
 	}}}, nil
 }
 
-// downstreamTLS asks for the certificate named after the handshake's server name. The server's Secret resources hold
-// exact, lower-case hosts only, so every other name, and no name, is refused in the handshake. Session resumption is off
-// because the certificate selector refuses it.
-func downstreamTLS() (*corev3.TransportSocket, error) {
-	selector := &ondemandv3.Config{
-		ConfigSource: ads(),
-		CertificateMapper: &corev3.TypedExtensionConfig{
-			Name:        "envoy.tls.certificate_mappers.sni",
-			TypedConfig: mustPack(&snimapperv3.SNI{DefaultValue: noServerName}),
-		},
-	}
+// downstreamTLS asks for the certificate that the mapper names: after the handshake's server name, or always the same. The server's Secret
+// resources hold exact, lower-case hosts and wildcards only, so every other name, and no name, is refused in the handshake. Session resumption is
+// off because the certificate selector refuses it.
+func downstreamTLS(mapper *corev3.TypedExtensionConfig) (*corev3.TransportSocket, error) {
+	selector := &ondemandv3.Config{ConfigSource: ads(), CertificateMapper: mapper}
 	return transportSocket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},

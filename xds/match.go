@@ -28,10 +28,8 @@ const ambiguousPath = `[^?;]*(;[^?]*/.*|/(\.|%2[eE]){1,2};.*)` +
 func guards(host string) []*routev3.Route {
 	misdirected := anyPath()
 	misdirected.Headers = []*routev3.HeaderMatcher{{
-		Name: HeaderSNI,
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: host},
-		}},
+		Name:                      HeaderSNI,
+		HeaderMatchSpecifier:      &routev3.HeaderMatcher_StringMatch{StringMatch: serverNameOf(host)},
 		InvertMatch:               true,
 		TreatMissingHeaderAsEmpty: true,
 	}}

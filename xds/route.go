@@ -61,7 +61,7 @@ func (s siteInput) routeConfiguration() (*routev3.RouteConfiguration, error) {
 			Routes:  append(routes, notFound()),
 			// What the client itself asked for. Envoy has taken the port from :authority.
 			RequestHeadersToAdd: []*corev3.HeaderValueOption{
-				setHeader("x-forwarded-host", s.origin.Host()),
+				s.forwardedHost(),
 				setHeader("x-forwarded-port", strconv.Itoa(s.origin.Port())),
 			},
 			ResponseHeadersToAdd: strictTransport(s.agreedHSTS()),
@@ -240,12 +240,15 @@ func rewriteHost(r config.Route, action *routev3.RouteAction) {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
 		return
 	}
-	action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	if !r.PreserveHostHeader {
+		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
 }
 
-// literalHost is the Host that the upstream sees, "" for its own name. The client's is written out, because Envoy has taken the port from it.
+// literalHost is the Host that the upstream sees, "" for its own name, or for the client's where that differs from request to request. The client's is
+// written out, because Envoy has taken the port from it: under a wildcard it is without the port.
 func literalHost(r config.Route) string {
-	if r.HostRewrite == "" && r.PreserveHostHeader {
+	if r.HostRewrite == "" && r.PreserveHostHeader && !config.IsWildcard(r.Host()) {
 		return r.From.Host()
 	}
 	return r.HostRewrite

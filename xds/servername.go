@@ -15,10 +15,20 @@ import (
 // and end it again each time that Envoy resumes its subscriptions.
 const hostName = `[a-z0-9_-][a-z0-9._-]*`
 
-// byServerName leads a connection whose server name looks like a host to a filter chain. Any other, and one without a
-// server name, has no chain: Envoy closes it.
-func byServerName(chain string) *matcherxds.Matcher {
-	looksLikeAHost := &matcherxds.Matcher_MatcherList_Predicate{
+// byServerName leads a connection whose server name a wildcard stands for to the wildcard's filter chain, and one whose server name looks like
+// another host to that of all others. Any other, and one without a server name, has no chain: Envoy closes it.
+func byServerName(wildcards []string) *matcherxds.Matcher {
+	list := new(matcherxds.Matcher_MatcherList)
+	for _, host := range wildcards {
+		list.Matchers = append(list.Matchers, &matcherxds.Matcher_MatcherList_FieldMatcher{Predicate: serverName(covered(host)), OnMatch: toChain(host)})
+	}
+	list.Matchers = append(list.Matchers, &matcherxds.Matcher_MatcherList_FieldMatcher{Predicate: serverName(hostName), OnMatch: toChain(httpsListener)})
+	return &matcherxds.Matcher{MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: list}}
+}
+
+// serverName wants the server name to match an expression as a whole.
+func serverName(expression string) *matcherxds.Matcher_MatcherList_Predicate {
+	return &matcherxds.Matcher_MatcherList_Predicate{
 		MatchType: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_{
 			SinglePredicate: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate{
 				Input: &corexds.TypedExtensionConfig{
@@ -29,16 +39,13 @@ func byServerName(chain string) *matcherxds.Matcher {
 					ValueMatch: &matcherxds.StringMatcher{MatchPattern: &matcherxds.StringMatcher_SafeRegex{
 						SafeRegex: &matcherxds.RegexMatcher{
 							EngineType: &matcherxds.RegexMatcher_GoogleRe2{GoogleRe2: &matcherxds.RegexMatcher_GoogleRE2{}},
-							Regex:      hostName,
+							Regex:      expression,
 						},
 					}},
 				},
 			},
 		},
 	}
-	return &matcherxds.Matcher{MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: &matcherxds.Matcher_MatcherList{
-		Matchers: []*matcherxds.Matcher_MatcherList_FieldMatcher{{Predicate: looksLikeAHost, OnMatch: toChain(chain)}},
-	}}}
 }
 
 // toChain is the outcome of a match: the name of a filter chain.

@@ -15,6 +15,7 @@ type site struct {
 	host   string     // lower case, without the port
 	origin config.URL // as the configuration gives it, with the port
 	routes []config.Route
+	below  []site // of a wildcard: the exact hosts that it covers
 }
 
 // sitesOf groups the routes by host, in the order of the names. The sign-in host is one of them even without a route.
@@ -90,12 +91,21 @@ type siteInput struct {
 	bodies    []uint32      // of each route: how many bytes of a body the policy is shown, 0 for none
 	to        []destination // of each route
 	assertion string        // the header of the identity JWT
-	chain     []byte        // of the certificate, PEM
+	chain     []byte        // of the certificate, PEM; none for a host that a wildcard covers
 	key       []byte
+	below     []siteInput // of site.below
 }
 
 // inputOf reads what belongs to a host. The error joins every problem.
 func inputOf(in Input, s site) (siteInput, error) {
+	out, errs := routesOf(in, s)
+	var err error
+	out.chain, out.key, err = in.Certificate(s.host)
+	return out, errors.Join(errs, wrap("certificate", err))
+}
+
+// routesOf is inputOf without the certificate.
+func routesOf(in Input, s site) (siteInput, error) {
 	out := siteInput{site: s, paths: in.Config.Paths, assertion: in.Config.JWT.Header}
 	var errs []error
 	for _, r := range s.routes {
@@ -109,21 +119,31 @@ func inputOf(in Input, s site) (siteInput, error) {
 		}
 		out.bodies = append(out.bodies, limit)
 	}
-	var err error
-	out.chain, out.key, err = in.Certificate(s.host)
-	return out, errors.Join(append(errs, wrap("certificate", err))...)
+	for _, exact := range s.below {
+		one, err := routesOf(in, exact)
+		errs = append(errs, wrap(fmt.Sprintf("host %q", exact.host), err))
+		out.below = append(out.below, one)
+	}
+	return out, errors.Join(errs...)
 }
 
 // build makes route configuration, scope, certificate, and the clusters of the routes.
 func (s siteInput) build() (*Resources, error) {
 	out := new(Resources)
 	errs := []error{s.addSecret(out)}
-	for i, r := range s.routes {
-		errs = append(errs, inRoute(r, addClusters(out, s.to[i])))
+	for _, one := range append([]siteInput{s}, s.below...) {
+		for i, r := range one.routes {
+			errs = append(errs, inRoute(r, addClusters(out, one.to[i])))
+		}
 	}
 	routes, err := s.routeConfiguration()
+	if config.IsWildcard(s.host) && err == nil {
+		routes, err = s.wildcardRoutes(routes)
+	} else if err == nil {
+		err = out.add(scopeKind, s.host, scope(s.host))
+	}
 	if err == nil {
-		err = errors.Join(out.add(routeKind, s.host, routes), out.add(scopeKind, s.host, scope(s.host)))
+		err = out.add(routeKind, s.host, routes)
 	}
 	if len(s.routes) > 0 {
 		out.limit(s.routes[0].Groups) // those of all routes of the host

@@ -48,6 +48,9 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 	}
 	switch into := v.Addr().Interface().(type) {
 	case *URL:
+		if p.field == "from" || strings.HasSuffix(p.field, "].from") { // of a route, the only `from` that there is
+			return decodeText(d, p, into, ParseFrom)
+		}
 		return decodeText(d, p, into, ParseURL)
 	case *UpstreamURL:
 		return decodeText(d, p, into, parseUpstreamURL)

@@ -220,7 +220,7 @@ func onlyHost(routes []Route) URL {
 	var only URL
 	for _, r := range routes {
 		switch {
-		case r.From.IsZero():
+		case r.From.IsZero() || IsWildcard(r.Host()):
 		case only.IsZero():
 			only = r.From.origin()
 		case only.Hostname() != r.Host():

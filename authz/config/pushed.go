@@ -212,13 +212,16 @@ func (x *Index) Config() *Config {
 	return &c
 }
 
-// Origin is the origin of a host that has a route, or of the sign-in host; zero for any other.
+// Origin is the origin of a host that has a route, of one that a wildcard stands for, or of the sign-in host; zero for any other.
 func (x *Index) Origin(host string) URL {
 	if of := x.byHost[host]; len(of) > 0 {
 		return of[0].From.origin()
 	}
 	if host != "" && host == x.config.AuthURL.Hostname() {
 		return x.config.AuthURL.origin()
+	}
+	if of := x.byHost[WildcardOf(host)]; len(of) > 0 {
+		return of[0].From.at(host)
 	}
 	return URL{}
 }
@@ -289,6 +292,9 @@ func (x *Index) Check(put []Pushed, remove []string) (*Step, error) {
 	for _, r := range check.c.Routes[len(check.c.Routes)-len(put):] {
 		step.Put = append(step.Put, r)
 		step.Whole = step.Whole || r.NamesFiles()
+	}
+	for host := range step.Hosts {
+		step.Whole = step.Whole || IsWildcard(host) || x.Has(WildcardOf(host)) // it shares a filter chain with others
 	}
 	return step, nil
 }
@@ -374,6 +380,8 @@ func (x *Index) origins(c *checker, step *Step, put []Pushed) {
 	case len(put) > 0 && hosts > 1:
 		c.add(put[0].at.key("from"), "there are %d hosts with it, so auth_url is required: name the one that signs in with the provider in %s, for example auth_url: %s",
 			hosts, x.config.Path, put[0].Route.From.Origin())
+	case slices.ContainsFunc(put, func(p Pushed) bool { return IsWildcard(p.Route.Host()) }):
+		c.add(put[0].at.key("from"), "auth_url is required beside a wildcard: name the host that signs in with the provider in %s", x.config.Path)
 	case hosts != len(x.byHost) || len(first) > 0 && x.config.AuthURL.IsZero():
 		step.Whole = true // the only host is the sign-in host
 	default:

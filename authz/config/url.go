@@ -22,9 +22,20 @@ type URL struct {
 
 // ParseURL parses an absolute http or https URL. Its host is a name or an IP address; what is stricter for the hosts of routes is
 // checked by Load. The errors name the remedy and never repeat a password.
-func ParseURL(s string) (URL, error) { return parseURL(s, "http", "https") }
+func ParseURL(s string) (URL, error) { return single(parseURL(s, "http", "https")) }
 
-// parseURL is ParseURL for a URL of one of the schemes, the last of which is named last.
+// ParseFrom is ParseURL for a route's from, whose host may be a wildcard.
+func ParseFrom(s string) (URL, error) { return parseURL(s, "http", "https") }
+
+// single refuses a wildcard.
+func single(u URL, err error) (URL, error) {
+	if err == nil && strings.HasPrefix(u.host, "*") {
+		return URL{}, fmt.Errorf("the host %q is a wildcard, which only a route's from can be; name one host", shorten(u.host))
+	}
+	return u, err
+}
+
+// parseURL parses a URL of one of the schemes, the last of which is named last.
 func parseURL(s string, schemes ...string) (URL, error) {
 	switch scheme, rest, found := strings.Cut(s, "://"); {
 	case s == "":
@@ -58,7 +69,7 @@ func parseURL(s string, schemes ...string) (URL, error) {
 type UpstreamURL struct{ URL }
 
 func parseUpstreamURL(s string) (UpstreamURL, error) {
-	u, err := parseURL(s, "http", "https", "h2c")
+	u, err := single(parseURL(s, "http", "https", "h2c"))
 	return UpstreamURL{u}, err
 }
 
@@ -148,8 +159,13 @@ func checkHostPort(hostport string) error {
 			return fmt.Errorf("%q is not an IPv6 address", shorten(host))
 		}
 		return nil
+	case strings.HasPrefix(host, "*."):
+		if rest := strings.TrimPrefix(host, "*."); strings.Contains(rest, "*") || checkHostPort(rest) != nil || isIP(rest) || numeric(rest) {
+			return fmt.Errorf("%q is not a wildcard host; write one star and a name, as *.apps.example.com", shorten(host))
+		}
+		return nil
 	case strings.HasPrefix(host, "*"):
-		return fmt.Errorf("the wildcard host %q is not supported yet; write one route for each host", shorten(host))
+		return fmt.Errorf("%q is not a wildcard host; write one star and a name, as *.apps.example.com", shorten(host))
 	case !ascii(host):
 		return fmt.Errorf("the host %q is not ASCII; write it in punycode, as xn--... (RFC 3492)", shorten(host))
 	case strings.HasSuffix(host, "."):
@@ -170,6 +186,12 @@ var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 func checkDNSName(host string) error {
 	if isIP(host) {
 		return fmt.Errorf("%q is an IP address; use a host name, because clients send no server name (SNI) for an address", host)
+	}
+	if rest, wild := strings.CutPrefix(host, "*."); wild {
+		if !strings.Contains(rest, ".") {
+			return fmt.Errorf("%q is too wide a wildcard; it has two labels after the star at least, as *.apps.localhost", host)
+		}
+		host = rest
 	}
 	for label := range strings.SplitSeq(host, ".") {
 		if len(label) > 63 {
@@ -199,6 +221,27 @@ func ascii(s string) bool {
 		}
 	}
 	return true
+}
+
+// IsWildcard says whether a host, without port, stands for every name that has one label in the place of its star.
+func IsWildcard(host string) bool { return strings.HasPrefix(host, "*.") }
+
+// WildcardOf is the wildcard host that covers a host, if there is one in the configuration; "" for a host that none can cover.
+func WildcardOf(host string) string {
+	label, rest, ok := strings.Cut(host, ".")
+	if !ok || label == "*" || !dnsLabel.MatchString(label) {
+		return ""
+	}
+	return "*." + rest
+}
+
+// at is the URL of one of the hosts that a wildcard's URL stands for.
+func (u URL) at(host string) URL {
+	_, port := splitPort(u.host)
+	if port != "" {
+		host += ":" + port
+	}
+	return URL{raw: u.scheme + "://" + host, scheme: u.scheme, host: host}.origin()
 }
 
 // IsLocalhost says whether a host, in lower case and without port, is localhost or below it: such hosts never leave the machine (RFC

@@ -86,9 +86,16 @@ func checkControlAddress(s string) error {
 	return checkDNSName(host)
 }
 
-// groups checks the groups of the routes: each is one of control.groups, and the routes of a host, which Envoy gets as a whole, have the same.
+// groups checks the groups of the routes: each is one of control.groups, and the routes of a host, or of a wildcard and the names below it, which
+// Envoy gets as a whole, have the same.
 func (c *checker) groups() {
 	first := make(map[string]int)
+	wild := make(map[string]bool)
+	for _, r := range c.c.Routes {
+		if IsWildcard(r.Host()) {
+			wild[r.Host()] = true
+		}
+	}
 	for i := range c.c.Routes {
 		r := &c.c.Routes[i]
 		for j, group := range r.Groups {
@@ -102,14 +109,18 @@ func (c *checker) groups() {
 		if r.From.IsZero() {
 			continue
 		}
-		before, seen := first[r.Host()]
+		host := r.Host()
+		if of := WildcardOf(host); wild[of] {
+			host = of
+		}
+		before, seen := first[host]
 		if !seen {
-			first[r.Host()] = i
+			first[host] = i
 			continue
 		}
 		if other := &c.c.Routes[before]; !slices.Equal(sorted(r.Groups), sorted(other.Groups)) {
 			c.add(c.routes[i].key("groups"), "are %s, but %s has %s at %s; all routes of a host have the same groups",
-				listed(r.Groups), r.Host(), listed(other.Groups), c.routes[before].position())
+				listed(r.Groups), other.Host(), listed(other.Groups), c.routes[before].position())
 		}
 	}
 }

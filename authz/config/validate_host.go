@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -49,13 +50,22 @@ func (c *checker) authURL(known []host) host {
 		c.origin(at, c.c.AuthURL)
 		return host{c.c.AuthURL.Hostname(), c.c.AuthURL, at}
 	}
+	if len(known) == 1 && IsWildcard(known[0].name) {
+		c.add(at, "required because %s is no host that one can sign in at: name the one that signs in with the provider", known[0].name)
+	}
 	if len(known) > 1 {
+		example := ""
+		for _, h := range slices.Backward(known) {
+			if !IsWildcard(h.name) {
+				example = ", for example auth_url: " + h.url.Origin()
+			}
+		}
 		names := make([]string, 0, 3)
 		for _, h := range known[:min(3, len(known))] {
 			names = append(names, h.name)
 		}
-		c.add(at, "required because there are %d hosts (%s%s): name the one that signs in with the provider, for example auth_url: %s",
-			len(known), strings.Join(names, ", "), more(len(known)-3), known[0].url.Origin())
+		c.add(at, "required because there are %d hosts (%s%s): name the one that signs in with the provider%s",
+			len(known), strings.Join(names, ", "), more(len(known)-3), example)
 	}
 	return host{}
 }
