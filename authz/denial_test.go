@@ -65,6 +65,33 @@ func TestOwnDenials(t *testing.T) {
 	}
 }
 
+// Envoy makes a status of gRPC of a denial, with the body as its message.
+func TestDenialsOfGRPC(t *testing.T) {
+	d := newDoor(t, own(`deny contains "not you"`), routeTo(t, "grafana", "p"))
+	const id = " (decision 1b4e28ba-2fa1-11d2-883f-0016d3cca427)"
+	for _, row := range []struct {
+		kind, who string
+		status    int
+		body      string
+	}{
+		{"application/grpc", "", 401, "sign in to use this" + id},
+		{"application/grpc+proto", "bob", 403, "not you" + id},
+		{"application/grpc-web", "bob", 403, `{"error":"denied","message":"not you","decision_id":"1b4e28ba-2fa1-11d2-883f-0016d3cca427"}` + "\n"},
+		{"application/json", "", 401, `{"error":"unauthenticated","message":"sign in to use this","decision_id":"1b4e28ba-2fa1-11d2-883f-0016d3cca427"}` + "\n"},
+	} {
+		headers := []string{"content-type", row.kind}
+		if row.who != "" {
+			headers = append(headers, cookie, signedIn(row.who))
+		}
+		a := d.ask(headers...)
+		a.method = "POST"
+		r := d.check(a)
+		if got := r.GetDeniedResponse().GetBody(); status(r) != row.status || got != row.body {
+			t.Errorf("%s of %q: %d %q, want %d %q", row.kind, row.who, status(r), got, row.status, row.body)
+		}
+	}
+}
+
 // A stranger is sent to sign in, unless the policy that decides on strangers answers them in a form of its own.
 func TestOwnDenialsOfStrangers(t *testing.T) {
 	for _, row := range []struct {

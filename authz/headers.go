@@ -13,7 +13,7 @@ import (
 
 // ownHeaders are the request headers that the way of a request reads itself, whatever the policies read.
 var ownHeaders = []string{
-	"accept", "connection", "cookie", headerClientIP, "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
+	"accept", "connection", "content-type", "cookie", headerClientIP, "sec-fetch-dest", "sec-fetch-mode", "sec-purpose", "upgrade", "x-request-id",
 }
 
 // headerAuthorization is sent where some route takes bearer tokens, or a policy reads it.

@@ -25,6 +25,12 @@ func (r *request) frame() bool {
 	return !r.navigation()
 }
 
+// grpc says whether the request is a call of gRPC, as Envoy tells one (gRPC over HTTP2, "Content-Type"). gRPC-Web is none: its answers are HTTP's.
+func (r *request) grpc() bool {
+	kind, _ := r.first("content-type")
+	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
+}
+
 // prefetch says that the browser only prepares a navigation (Sec-Purpose, HTML Standard, speculative loading).
 func (r *request) prefetch() bool {
 	purpose, ok := r.first("sec-purpose")

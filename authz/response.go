@@ -269,8 +269,11 @@ func shown(p web.Page) denial {
 // person says whether somebody will read the answer's body as a page.
 func (r *request) person() bool { return r.navigation() || r.frame() }
 
-// problem is the JSON body for programs.
+// problem is the JSON body for programs. Of an answer to gRPC Envoy makes a status of gRPC, with the body as its message, which people read.
 func problem(req *request, status int, code, message string) denial {
+	if req.grpc() {
+		return denial{status: status, body: []byte(cmp.Or(message, code) + " (decision " + req.id + ")"), header: make(map[string]string)}
+	}
 	body, err := json.Marshal(struct {
 		Error    string `json:"error"`
 		Message  string `json:"message,omitempty"`
