@@ -76,6 +76,9 @@ type destination struct {
 
 // destinationOf reads what a route says about its upstreams, and the files that it names.
 func destinationOf(r config.Route) (destination, error) {
+	if r.Admin() {
+		return destination{}, nil
+	}
 	base, err := upstreamOf(r)
 	var out destination
 	for _, t := range r.To {

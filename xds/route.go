@@ -169,6 +169,9 @@ func (s siteInput) oneRoute(r config.Route, check map[string]*anypb.Any, to dest
 		out.Action = directResponse(uint32(r.Response.Status), r.Response.Body)
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
+	case r.Admin():
+		out.RequestHeadersToAdd = append(out.RequestHeadersToAdd, setHeader(HeaderAdmin, r.Name))
+		out.Action = &routev3.Route_Route{Route: toDoorward(r)}
 	case len(to.targets) > 0:
 		action := forward(r, to.targets)
 		action.RequestMirrorPolicies = mirrorPolicies(r, to.mirrors, s.assertion)
@@ -185,19 +188,29 @@ var corsHeaders = []string{
 	"access-control-expose-headers", "access-control-max-age", "access-control-allow-private-network",
 }
 
-// forward sends the request to the route's upstreams.
-func forward(r config.Route, targets []target) *routev3.RouteAction {
-	action := &routev3.RouteAction{
-		Timeout:     durationpb.New(routeTimeout),
-		RetryPolicy: retryPolicy(r.Retry),
-		HashPolicy:  hashPolicy(r.HashOn),
-	}
+// toDoorward sends the request to Doorward itself, which sees the host that the client asked for.
+func toDoorward(r config.Route) *routev3.RouteAction {
+	action := within(r)
+	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: ClusterHTTP}
+	return action
+}
+
+// within is an action with the route's timeouts.
+func within(r config.Route) *routev3.RouteAction {
+	action := &routev3.RouteAction{Timeout: durationpb.New(routeTimeout)}
 	if r.Timeout != nil {
 		action.Timeout = durationpb.New(time.Duration(*r.Timeout))
 	}
 	if r.IdleTimeout != nil {
 		action.IdleTimeout = durationpb.New(time.Duration(*r.IdleTimeout))
 	}
+	return action
+}
+
+// forward sends the request to the route's upstreams.
+func forward(r config.Route, targets []target) *routev3.RouteAction {
+	action := within(r)
+	action.RetryPolicy, action.HashPolicy = retryPolicy(r.Retry), hashPolicy(r.HashOn)
 	if r.AllowWebsockets {
 		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{
 			{UpgradeType: websocket, Enabled: wrapperspb.Bool(true)},

@@ -22,6 +22,8 @@ const (
 	ClusterStreams = "doorward_streams"
 	// HeaderSNI is set by Envoy on requests to ClusterHTTP: the server name of the TLS handshake. No upstream sees it.
 	HeaderSNI = "x-doorward-sni"
+	// HeaderAdmin is set by Envoy on requests to ClusterHTTP that a route to the admin API takes: the route's name.
+	HeaderAdmin = "x-doorward-admin"
 	// HeaderClientIP is set by Envoy on every request, after the client's own has been stripped: the client's address, found by
 	// trusted_hops. The source address of a Check is the peer's, which may be a proxy.
 	HeaderClientIP = "x-envoy-external-address"

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -14,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"doorward/authz/config"
 )
 
 // Client asks a running Doorward through its socket, or over the network. Safe for concurrent use.
@@ -21,6 +24,8 @@ type Client struct {
 	base url.URL
 	at   string // the socket, or the URL
 	http http.Client
+
+	bearer config.Secret // token for a route to the API; "" for none
 }
 
 // answerWithin bounds a question whose answer does not stream.
@@ -35,14 +40,22 @@ func NewClient(path string) *Client {
 	}}
 }
 
-// NewRemoteClient returns a client of the API at host:port on the network, which takes whom config says the client is, and whom it trusts. Nothing is
-// opened yet.
-func NewRemoteClient(address string, config *tls.Config) *Client {
+// NewRemoteClient returns a client of the API at host:port on the network, or at a route to it. By trust it knows the server, and shows who it is, or it
+// shows a bearer token. Nothing is opened yet.
+func NewRemoteClient(address string, trust *tls.Config, bearer config.Secret) *Client {
 	base := url.URL{Scheme: "https", Host: address}
-	return &Client{base: base, at: base.String(), http: http.Client{
-		Transport:     &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: answerWithin},
+	return &Client{base: base, at: base.String(), bearer: bearer, http: http.Client{
+		Transport:     &http.Transport{TLSClientConfig: trust, TLSHandshakeTimeout: answerWithin, DialContext: dialHost},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// dialHost is what names below .localhost mean to browsers, and not to every resolver (RFC 6761, section 6.3).
+func dialHost(ctx context.Context, network, address string) (net.Conn, error) {
+	if host, port, err := net.SplitHostPort(address); err == nil && config.IsLocalhost(strings.ToLower(host)) {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }
 
 // ErrNotRunning says that nobody answers at the socket.
@@ -133,8 +146,12 @@ func (c *Client) open(ctx context.Context, r Request) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if maps.Copy(req.Header, r.Header); r.Type != "" {
-		req.Header.Set("Content-Type", r.Type)
+	maps.Copy(req.Header, r.Header)
+	if r.Method != http.MethodGet {
+		req.Header.Set("Content-Type", cmp.Or(r.Type, "application/json"))
+	}
+	if c.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+string(c.bearer))
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

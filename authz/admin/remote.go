@@ -89,12 +89,15 @@ func (r *Remote) Guard(next http.Handler) http.Handler {
 	}))
 }
 
-// sameOrigin refuses requests of other origins' pages that may change something.
-func sameOrigin(next http.Handler) http.Handler {
+// sameOrigin refuses requests of other origins' pages that may change something. Beside the one that the request's host says, origins are its own.
+func sameOrigin(next http.Handler, origins ...string) http.Handler {
 	cross := http.NewCrossOriginProtection()
-	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		WriteRefusal(w, http.StatusForbidden, errCrossOrigin)
-	}))
+	for _, origin := range origins {
+		if err := cross.AddTrustedOrigin(origin); err != nil {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteRefusal(w, http.StatusForbidden, errCrossOrigin) })
+		}
+	}
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteRefusal(w, http.StatusForbidden, errCrossOrigin) }))
 	return cross.Handler(next)
 }
 

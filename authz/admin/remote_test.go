@@ -147,7 +147,7 @@ func (n *network) as(name string) *Client {
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
-	client := NewRemoteClient(n.address, c)
+	client := NewRemoteClient(n.address, c, "")
 	n.t.Cleanup(client.http.CloseIdleConnections)
 	return client
 }

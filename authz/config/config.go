@@ -315,7 +315,7 @@ type Target struct {
 	Weight uint32      `yaml:"weight"` // share among the route's targets; 1 by default
 }
 
-// Targets reads from one URL, a list of URLs, or a list of {url, weight}.
+// Targets reads from one URL, a list of URLs, or a list of {url, weight}; or from AdminTarget.
 type Targets []Target
 
 // Redirect answers with a redirect instead of an upstream. Empty fields keep that part of the request's URL.

@@ -63,6 +63,10 @@ func (d *decoder) value(p place, v reflect.Value) bool {
 	case *Unauthenticated:
 		return decodeText(d, p, into, parseUnauthenticated)
 	case *Targets:
+		if text := target(p.node); text.Kind == yaml.ScalarNode && text.Value == AdminTarget {
+			*into = adminTargets()
+			return true
+		}
 		if target(p.node).Kind == yaml.ScalarNode {
 			*into = make(Targets, 1)
 			return d.value(p, v.Index(0))

@@ -20,6 +20,7 @@ func (c *checker) matches() {
 	type match struct{ host, kind, value string }
 	first := make(map[match]Route)
 	c.reachable()
+	c.adminHosts()
 	for i, r := range c.c.Routes {
 		kind, value, ok := matchOf(r)
 		if !ok || r.From.IsZero() {

@@ -34,6 +34,7 @@ func (c *checker) route(p place, r *Route) {
 	}
 	c.origin(p.key("from"), r.From)
 	c.action(p, r)
+	c.adminRoute(p, r)
 	c.match(p, r)
 	c.access(p, r)
 	c.demands(p, r)
@@ -159,6 +160,9 @@ func (c *checker) upstreamHost(p place, r *Route) {
 
 // upstreamTLS checks how the upstream is verified, and who we are to it.
 func (c *checker) upstreamTLS(p place, r *Route) {
+	if r.Admin() {
+		return // these keys are refused already
+	}
 	plain := slices.IndexFunc(r.To, func(t Target) bool { return !t.URL.IsZero() && t.URL.Scheme() != "https" })
 	for _, key := range []string{"tls_custom_ca_file", "tls_server_name", "tls_client_cert_file", "tls_client_key_file", "tls_skip_verify"} {
 		if p.has(key) && plain >= 0 {

@@ -114,7 +114,7 @@ func routeApplyCommand() *cobra.Command {
 			if err := flags.check(); err != nil {
 				return err
 			}
-			body, err := readDocuments(cmd.InOrStdin(), files)
+			body, err := flags.readDocuments(cmd.InOrStdin(), files)
 			if err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func routeDiffCommand() *cobra.Command {
 			if err := flags.check(); err != nil {
 				return err
 			}
-			body, err := readDocuments(cmd.InOrStdin(), files)
+			body, err := flags.readDocuments(cmd.InOrStdin(), files)
 			if err != nil {
 				return err
 			}
@@ -178,8 +178,9 @@ func routeDiffCommand() *cobra.Command {
 	return cmd
 }
 
-// readDocuments makes the body of a change out of files.
-func readDocuments(stdin io.Reader, files []string) ([]byte, error) {
+// readDocuments makes the body of a change out of files. Relative paths in them are relative to each file; for a doorward on another machine to its own
+// configuration.
+func (f *pushFlags) readDocuments(stdin io.Reader, files []string) ([]byte, error) {
 	var body applied
 	for _, name := range files {
 		found, err := documentFiles(name)
@@ -200,7 +201,9 @@ func readDocuments(stdin io.Reader, files []string) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			d.Text = string(text)
+			if d.Text = string(text); f.running.server != "" {
+				d.Dir = ""
+			}
 			body.Documents = append(body.Documents, d)
 		}
 	}

@@ -171,7 +171,7 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	}
 	p.runNodes(ctx, group, door)
 	pages := http.NewServeMux() // for what it does to paths that are not clean
-	pages.Handle("/", p.keysOr(p.login))
+	pages.Handle("/", p.adminOr(api, p.keysOr(p.login)))
 	if door != nil {
 		runHTTP(ctx, group, door.Listener(node.ProtocolHTTP), p.ofGroup(pages), nil)
 	}
