@@ -63,7 +63,8 @@ func (l link) cluster(c BootstrapConfig) (*clusterv3.Cluster, error) {
 	}, err
 }
 
-// remote resolves Doorward's name again and again, and fails as a cluster does whose only endpoint cannot be reached: at once.
+// remote resolves Doorward's name again and again. All its addresses are one endpoint, of which any that answers will do: a name that has an IPv6
+// address where nobody listens works all the same.
 func (l link) remote(c BootstrapConfig) (*clusterv3.Cluster, error) {
 	host, port, err := splitAddress(c.Remote)
 	if err != nil {
@@ -81,6 +82,8 @@ func (l link) remote(c BootstrapConfig) (*clusterv3.Cluster, error) {
 		DnsRefreshRate:        durationpb.New(lookUpEvery),
 		DnsFailureRefreshRate: &dnsv3.DnsCluster_RefreshRate{BaseInterval: durationpb.New(lookUpAgain), MaxInterval: durationpb.New(lookUpEvery)},
 		DnsLookupFamily:       dnscommonv3.DnsLookupFamily_ALL,
+
+		AllAddressesInSingleEndpoint: true,
 	})
 	return &clusterv3.Cluster{
 		Name: l.name,

@@ -201,6 +201,13 @@ routes:` + routes
 // start runs doorward up and waits until it serves.
 func (s *stack) start() {
 	s.t.Helper()
+	s.launch()
+	s.served()
+}
+
+// launch runs doorward.
+func (s *stack) launch() {
+	s.t.Helper()
 	path, err := program()
 	if err != nil {
 		s.t.Fatal(err)
@@ -222,7 +229,6 @@ func (s *stack) start() {
 	go func() { exited <- cmd.Wait(); close(exited) }()
 	s.exited = exited
 	s.t.Cleanup(func() { s.stop(syscall.SIGTERM) })
-	s.served()
 }
 
 // stop ends the program and waits for it.

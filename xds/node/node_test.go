@@ -320,7 +320,7 @@ func TestWhatIsNotCertified(t *testing.T) {
 	}{
 		{"", time.Hour, request, `refused: "" is no name for a node; it has 1 to 63 of a-z, 0-9, dot, underscore and hyphen, and begins and ends with a letter or digit`},
 		{"a/b", time.Hour, request, `refused: "a/b" is no name for a node; it has 1 to 63 of a-z, 0-9, dot, underscore and hyphen, and begins and ends with a letter or digit`},
-		{"a", time.Second, request, "refused: a certificate of a node lives from 10s to 2160h0m0s, not 1s"},
+		{"a", time.Second, request, "refused: a certificate of a node lives from 5s to 2160h0m0s, not 1s"},
 		{"a", time.Hour, forged, "refused: the certificate request is not signed by its key: x509: ECDSA verification failure"},
 	} {
 		if _, _, err := s.Certify(t.Context(), row.node, "", row.life, row.request); err == nil || err.Error() != row.want {

@@ -18,7 +18,7 @@ import (
 const (
 	prefix = "node/" // of the records' keys in the store
 	// MinLife and MaxLife bound how long a certificate of a node may be good.
-	MinLife = 10 * time.Second
+	MinLife = 5 * time.Second
 	MaxLife = 90 * 24 * time.Hour
 	// DefaultLife is short enough that a forgotten copy of a key ends by itself, and long enough for a night without Doorward.
 	DefaultLife = 24 * time.Hour
