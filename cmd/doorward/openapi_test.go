@@ -165,11 +165,20 @@ func TestOpenAPIHoldsForAnswers(t *testing.T) {
 		}
 		called[row.method+" "+path] = called[row.method+" "+path] || got.Code == http.StatusOK
 	}
+	if got := p.api("PUT", "/v1/routes/a", js, route); got.Code != 200 {
+		t.Errorf("before the store is closed: %d %s", got.Code, got.Body)
+	}
 	kid := p.ring.Report().Keys[0].ID
 	if got := p.api("POST", "/v1/keys/"+kid+"/retire", "", ""); got.Code != 409 {
 		t.Errorf("retire: %d %s", got.Code, got.Body)
 	}
 	called["POST /v1/keys/{kid}/retire"] = p.api("POST", "/v1/keys/"+kid+"/retire?force=true", "", "").Code == 200
+	if err := p.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.api("DELETE", "/v1/routes/a", "", ""); got.Code != 500 || !strings.HasPrefix(got.Body.String(), `{"error":"keep the routes: `) {
+		t.Errorf("with the store closed: %d %s", got.Code, got.Body)
+	}
 	for path, operations := range described(t).Paths {
 		for method := range operations {
 			if name := strings.ToUpper(method) + " " + path; !called[name] {

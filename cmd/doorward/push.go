@@ -87,11 +87,14 @@ func (f *fixedRoute) Error() string {
 	return fmt.Sprintf("route %q stands in %s; change it there", f.Name, f.Source)
 }
 
+// errNotKept says that a change was good and could not be written down.
+var errNotKept = errors.New("keep the routes")
+
 // errNoSuchRoute says that a route to be deleted is not among the pushed ones.
 var errNoSuchRoute = errors.New("there is no such pushed route")
 
 // push makes a change of the pushed routes: validated as a whole, kept in the store, adopted by authz, and on its way to the Envoys when it
-// returns. The error is a config.Problems for bad documents, a *conflict, a *fixedRoute, or wraps errNoSuchRoute. Safe for concurrent use.
+// returns. The error is a config.Problems for bad documents, a *conflict, a *fixedRoute, or wraps errNoSuchRoute or errNotKept. Safe for concurrent use.
 func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
@@ -306,7 +309,7 @@ func (p *planes) keep(ctx context.Context, put []config.Pushed, remove []string)
 	}
 	version, err := p.store.Apply(ctx, ops...)
 	if err != nil {
-		return fmt.Errorf("keep the routes: %w", err)
+		return fmt.Errorf("%w: %w", errNotKept, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -197,6 +197,8 @@ func (p *planes) refuse(w http.ResponseWriter, err error) {
 		}
 	case errors.Is(err, errNoSuchRoute):
 		status = http.StatusNotFound
+	case errors.Is(err, errNotKept):
+		status = http.StatusInternalServerError
 	case errors.As(err, new(*fixedRoute)):
 		status = http.StatusConflict
 	default:
