@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"doorward/authz/config"
 )
 
 // Apply is Install and Wait; the error joins those of the answers.
@@ -258,7 +256,7 @@ func (st *stream) expects(k key) bool {
 		if k.name == httpRoutes {
 			return st.comes(key{listenerKind, httpListener})
 		}
-		if config.IsWildcard(k.name) {
+		if st.served(key{scopeKind, k.name}) == nil { // it has a filter chain of its own
 			return st.comes(key{listenerKind, httpsListener})
 		}
 		return st.comes(key{scopeKind, k.name})

@@ -256,8 +256,9 @@ func (f *front) load(routes string) *config.Config {
 	text := fmt.Sprintf(`
 idp: {issuer: https://idp.example.com, client_id: doorward, client_secret: secret}
 listen: {https: "127.0.0.1:%d", http: "127.0.0.1:%d"}
-tls: {local_ca: true}
 auth_url: https://auth.localhost:%[1]d
+tls:
+  local_ca: true
 %[3]s
 routes:
 %[4]s`, f.https, f.http, f.edge, strings.ReplaceAll(routes, "PORT", strconv.Itoa(f.https)))

@@ -54,7 +54,8 @@ func addListeners(out *Resources, in Input, wildcards []string) error {
 	return errors.Join(errs...)
 }
 
-// secureListener is the listener for every host: certificates by server name, route configurations by :authority, and a chain for each wildcard.
+// secureListener is the listener for every host: certificates by server name, route configurations by :authority, and a chain for each host that
+// wants client certificates and each wildcard.
 func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) {
 	addr, err := address(in.Config.Listen.HTTPS)
 	if err != nil {
@@ -63,9 +64,10 @@ func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) 
 	socket, err := downstreamTLS(&corev3.TypedExtensionConfig{
 		Name:        "envoy.tls.certificate_mappers.sni",
 		TypedConfig: mustPack(&snimapperv3.SNI{DefaultValue: noServerName}),
-	})
-	errs := []error{err}
-	chains := []*listenerv3.FilterChain{secureChain(httpsListener, socket, secureManager(in.Config, in.Page))}
+	}, nil)
+	own, clients, ownErr := clientChains(in)
+	errs := []error{err, ownErr}
+	chains := append([]*listenerv3.FilterChain{secureChain(httpsListener, socket, secureManager(in.Config, in.Page))}, own...)
 	for _, host := range wildcards {
 		chain, err := wildcardChain(in, host)
 		errs, chains = append(errs, err), append(chains, chain)
@@ -79,7 +81,7 @@ func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) 
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: mustPack(&inspectorv3.TlsInspector{})},
 		}},
 		ListenerFiltersTimeout: durationpb.New(inspectionTimeout),
-		FilterChainMatcher:     byServerName(wildcards),
+		FilterChainMatcher:     byServerName(specials(clients, wildcards)),
 		FilterChains:           chains,
 	}, errors.Join(errs...)
 }
@@ -139,10 +141,10 @@ func address(s string) (*corev3.Address, error) {
 
 // downstreamTLS asks for the certificate that the mapper names: after the handshake's server name, or always the same. The server's Secret
 // resources hold exact, lower-case hosts and wildcards only, so every other name, and no name, is refused in the handshake. Session resumption is
-// off because the certificate selector refuses it.
-func downstreamTLS(mapper *corev3.TypedExtensionConfig) (*corev3.TransportSocket, error) {
+// off because the certificate selector refuses it. Clients prove what client says, nothing when it is nil.
+func downstreamTLS(mapper *corev3.TypedExtensionConfig, client *clientTLS) (*corev3.TransportSocket, error) {
 	selector := &ondemandv3.Config{ConfigSource: ads(), CertificateMapper: mapper}
-	return transportSocket(&tlsv3.DownstreamTlsContext{
+	context := &tlsv3.DownstreamTlsContext{
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
 			AlpnProtocols: []string{"h2", "http/1.1"},
@@ -153,7 +155,14 @@ func downstreamTLS(mapper *corev3.TypedExtensionConfig) (*corev3.TransportSocket
 		},
 		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
 		DisableStatefulSessionResumption: true,
-	})
+	}
+	if client != nil {
+		context.RequireClientCertificate = wrapperspb.Bool(!client.optional)
+		context.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: client.secret, SdsConfig: ads()},
+		}
+	}
+	return transportSocket(context)
 }
 
 func transportSocket(m validated) (*corev3.TransportSocket, error) {

@@ -15,14 +15,13 @@ import (
 // and end it again each time that Envoy resumes its subscriptions.
 const hostName = `[a-z0-9_-][a-z0-9._-]*`
 
-// byServerName leads a connection whose server name a wildcard stands for to the wildcard's filter chain, and one whose server name looks like
-// another host to that of all others. Any other, and one without a server name, has no chain: Envoy closes it.
-func byServerName(wildcards []string) *matcherxds.Matcher {
+// byServerName leads a connection to the filter chain of the first special that its server name fits, and one whose server name looks like another
+// host to that of all others. Any other, and one without a server name, has no chain: Envoy closes it.
+func byServerName(all []special) *matcherxds.Matcher {
 	list := new(matcherxds.Matcher_MatcherList)
-	for _, host := range wildcards {
-		list.Matchers = append(list.Matchers, &matcherxds.Matcher_MatcherList_FieldMatcher{Predicate: serverName(covered(host)), OnMatch: toChain(host)})
+	for _, s := range append(all, special{hostName, httpsListener}) {
+		list.Matchers = append(list.Matchers, &matcherxds.Matcher_MatcherList_FieldMatcher{Predicate: serverName(s.expression), OnMatch: toChain(s.chain)})
 	}
-	list.Matchers = append(list.Matchers, &matcherxds.Matcher_MatcherList_FieldMatcher{Predicate: serverName(hostName), OnMatch: toChain(httpsListener)})
 	return &matcherxds.Matcher{MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: list}}
 }
 

@@ -15,7 +15,8 @@ type site struct {
 	host   string     // lower case, without the port
 	origin config.URL // as the configuration gives it, with the port
 	routes []config.Route
-	below  []site // of a wildcard: the exact hosts that it covers
+	below  []site   // of a wildcard: the exact hosts that it covers
+	barred []string // of a wildcard: those of them that have a chain of their own
 }
 
 // sitesOf groups the routes by host, in the order of the names. The sign-in host is one of them even without a route.
@@ -94,6 +95,7 @@ type siteInput struct {
 	chain     []byte        // of the certificate, PEM; none for a host that a wildcard covers
 	key       []byte
 	below     []siteInput // of site.below
+	inScope   bool        // no filter chain of its own leads to it
 }
 
 // inputOf reads what belongs to a host. The error joins every problem.
@@ -106,7 +108,7 @@ func inputOf(in Input, s site) (siteInput, error) {
 
 // routesOf is inputOf without the certificate.
 func routesOf(in Input, s site) (siteInput, error) {
-	out := siteInput{site: s, paths: in.Config.Paths, assertion: in.Config.JWT.Header}
+	out := siteInput{site: s, paths: in.Config.Paths, assertion: in.Config.JWT.Header, inScope: inScope(in.Config, s.host)}
 	var errs []error
 	for _, r := range s.routes {
 		to, err := destinationOf(r)
@@ -137,10 +139,15 @@ func (s siteInput) build() (*Resources, error) {
 		}
 	}
 	routes, err := s.routeConfiguration()
-	if config.IsWildcard(s.host) && err == nil {
-		routes, err = s.wildcardRoutes(routes)
-	} else if err == nil {
+	switch {
+	case err != nil:
+	case s.inScope:
 		err = out.add(scopeKind, s.host, scope(s.host))
+	case config.IsWildcard(s.host):
+		alone(routes, s.host)
+		err = s.wildcardRoutes(routes)
+	default:
+		alone(routes, s.host)
 	}
 	if err == nil {
 		err = out.add(routeKind, s.host, routes)

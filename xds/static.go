@@ -66,6 +66,9 @@ func (k kind) called(name string) string {
 	case clusterKind:
 		return fmt.Sprintf("upstream %q", name)
 	case secretKind:
+		if host, clients := strings.CutPrefix(name, clientsPrefix); clients {
+			return fmt.Sprintf("client certificates of %q", host)
+		}
 		return "certificate"
 	case routeKind:
 		return "routes"
@@ -118,10 +121,18 @@ func Static(parts []Part) (*bootstrapv3.Bootstrap_StaticResources, error) {
 		case *corev3.TypedExtensionConfig:
 			filters = append(filters, &hcmv3.HttpFilter{Name: m.Name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: m.TypedConfig}})
 		case *tlsv3.Secret:
-			if m.GetTlsCertificate() == nil {
+			switch {
+			case m.GetTlsCertificate() != nil:
+				certificates = append(certificates, m.GetTlsCertificate())
+			case m.GetValidationContext() != nil:
+				one, err := verifying(fmt.Sprint("part-", i), m.GetValidationContext())
+				if err != nil {
+					return nil, err
+				}
+				out.Clusters = append(out.Clusters, one)
+			default:
 				return nil, fmt.Errorf("%s has no certificate in it", p)
 			}
-			certificates = append(certificates, m.GetTlsCertificate())
 		default:
 			return nil, fmt.Errorf("%s is a %T, which has no static form", p, p.message)
 		}
@@ -129,6 +140,16 @@ func Static(parts []Part) (*bootstrapv3.Bootstrap_StaticResources, error) {
 	unheard, err := unheardListener(routes, filters, certificates)
 	out.Listeners = append(out.Listeners, unheard)
 	return out, err
+}
+
+// verifying is a cluster that verifies by what is to be looked at: a listener that does so would want a certificate of its own.
+func verifying(name string, by *tlsv3.CertificateValidationContext) (*clusterv3.Cluster, error) {
+	socket, err := transportSocket(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: by},
+	}})
+	return &clusterv3.Cluster{
+		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, TransportSocket: socket,
+	}, err
 }
 
 // unheardListener is one that is made to be looked at.

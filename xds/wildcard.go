@@ -32,13 +32,14 @@ func wildcardsOf(sites []site) []string {
 	return hosts
 }
 
-// gather puts the exact hosts that a wildcard covers below it, and returns the sites that are left.
-func gather(sites []site) []site {
+// gather puts the exact hosts that a wildcard covers below it, and returns the sites that are left. A host with client certificates has its own chain.
+func gather(c *config.Config, sites []site) []site {
 	at := make(map[string]int)
 	var left []site
 	for _, s := range sites {
 		if config.IsWildcard(s.host) {
 			at[s.host] = len(left)
+			s.barred = provingBelow(c, s.host)
 			left = append(left, s)
 		}
 	}
@@ -46,7 +47,7 @@ func gather(sites []site) []site {
 		return sites
 	}
 	for _, s := range sites {
-		if i, covered := at[config.WildcardOf(s.host)]; covered {
+		if i, covered := at[config.WildcardOf(s.host)]; covered && !provesClients(c, s.host) {
 			left[i].below = append(left[i].below, s)
 		} else if !config.IsWildcard(s.host) {
 			left = append(left, s)
@@ -55,9 +56,17 @@ func gather(sites []site) []site {
 	return left
 }
 
-// wildcardRoutes makes of a wildcard's own route configuration that of its chain.
-func (s siteInput) wildcardRoutes(out *routev3.RouteConfiguration) (*routev3.RouteConfiguration, error) {
-	out.VirtualHosts[0].Domains = []string{s.host} // for Envoy, with any number of labels in the place of the star
+// alone makes of a host's own route configuration that of its filter chain: the host's name is no more in a scope, so it is looked at here.
+func alone(out *routev3.RouteConfiguration, host string) {
+	out.VirtualHosts[0].Domains = []string{host} // of a wildcard, for Envoy, with any number of labels in the place of the star
+	out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+		Name: routeMisdirected, Domains: []string{"*"},
+		Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
+	})
+}
+
+// wildcardRoutes adds to a wildcard's own routes what else its chain may be asked for.
+func (s siteInput) wildcardRoutes(out *routev3.RouteConfiguration) error {
 	deeper := anyPath()
 	deeper.Headers = []*routev3.HeaderMatcher{{
 		Name: ":authority", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: matching(covered(s.host))}, InvertMatch: true,
@@ -66,22 +75,27 @@ func (s siteInput) wildcardRoutes(out *routev3.RouteConfiguration) (*routev3.Rou
 	for _, exact := range s.below {
 		one, err := exact.routeConfiguration()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		one.VirtualHosts[0].Domains = []string{exact.host}
 		out.VirtualHosts = append(out.VirtualHosts, one.VirtualHosts...)
 	}
-	out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
-		Name: "doorward/421", Domains: []string{"*"},
-		Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
-	})
-	return out, out.ValidateAll()
+	if len(s.barred) > 0 {
+		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+			Name: "doorward/clients", Domains: s.barred,
+			Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
+		})
+	}
+	return out.ValidateAll()
 }
 
 // covered is RE2 for the names that a wildcard stands for.
 func covered(wildcard string) string {
-	return `[a-z0-9-]+` + regexp.QuoteMeta(strings.TrimPrefix(wildcard, "*"))
+	return `[a-z0-9-]+` + quoted(strings.TrimPrefix(wildcard, "*"))
 }
+
+// quoted is RE2 for a name as it stands.
+func quoted(name string) string { return regexp.QuoteMeta(name) }
 
 // serverNameOf wants the server name of a host. Of a wildcard's it wants one of those that it stands for; whether it is the request's host,
 // ext_authz and Doorward's own handlers look.
@@ -106,13 +120,23 @@ func (s siteInput) forwardedHost() *corev3.HeaderValueOption {
 
 // wildcardChain is the filter chain of a wildcard.
 func wildcardChain(in Input, wildcard string) (*listenerv3.FilterChain, error) {
-	socket, err := downstreamTLS(&corev3.TypedExtensionConfig{
+	socket, err := downstreamTLS(alwaysNamed(wildcard), nil)
+	return ownChain(in, wildcard, socket), err
+}
+
+// alwaysNamed is the mapper to one certificate, whatever the server name.
+func alwaysNamed(secret string) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
 		Name:        "envoy.tls.certificate_mappers.static_name",
-		TypedConfig: mustPack(&staticnamev3.StaticName{Name: wildcard}),
-	})
+		TypedConfig: mustPack(&staticnamev3.StaticName{Name: secret}),
+	}
+}
+
+// ownChain is a filter chain with the route configuration of its name.
+func ownChain(in Input, host string, socket *corev3.TransportSocket) *listenerv3.FilterChain {
 	m := secureManager(in.Config, in.Page)
-	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: wildcard}}
-	return secureChain(wildcard, socket, m), err
+	m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: host}}
+	return secureChain(host, socket, m)
 }
 
 // ownerOf is the owner of a host's resources: the host, or the wildcard that covers it.

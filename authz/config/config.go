@@ -5,6 +5,8 @@
 // no goroutine and keeps no state. A loaded Config is never changed; a reload makes a new one.
 package config
 
+import "slices"
+
 // Config is one loaded and validated configuration file with the routes of its directory. It is immutable and may be
 // read from several goroutines.
 type Config struct {
@@ -108,6 +110,27 @@ type Issuers []TokenIssuer
 type TLS struct {
 	Certificates []Certificate `yaml:"certificates"`
 	LocalCA      bool          `yaml:"local_ca"` // issue for every host that no file covers, not only .localhost
+
+	ClientCertificates []ClientCertificates `yaml:"client_certificates"` // hosts that clients prove themselves to in the TLS handshake
+}
+
+// ClientCertificates says whose certificates clients of some hosts show (mutual TLS, RFC 8446, section 4.3.2).
+type ClientCertificates struct {
+	Hosts    Names  `yaml:"hosts"`    // exact ones, each in one entry
+	CAFile   string `yaml:"ca_file"`  // PEM of the CAs that vouch for clients
+	CRLFile  string `yaml:"crl_file"` // PEM of their revocation lists; one that is over lets nobody in
+	Names    Names  `yaml:"names"`    // of which the certificate has one: dns:, uri: or email: and the name, with one * at its beginning or end; any when empty
+	Optional bool   `yaml:"optional"` // clients without a certificate get in too, and the policy decides; false refuses their handshake
+}
+
+// Clients says what clients of a host prove in the handshake; false for most hosts, where they prove nothing.
+func (t TLS) Clients(host string) (ClientCertificates, bool) {
+	for _, c := range t.ClientCertificates {
+		if slices.Contains(c.Hosts, host) {
+			return c, true
+		}
+	}
+	return ClientCertificates{}, false
 }
 
 // Certificate is a PEM chain with its key. The names that it serves are read from it.

@@ -125,6 +125,9 @@ func (l *loader) paths(p place, c *Config) {
 	for i := range c.TLS.Certificates {
 		resolve(dir, &c.TLS.Certificates[i].CertFile, &c.TLS.Certificates[i].KeyFile)
 	}
+	for i := range c.TLS.ClientCertificates {
+		resolve(dir, &c.TLS.ClientCertificates[i].CAFile, &c.TLS.ClientCertificates[i].CRLFile)
+	}
 	if !p.has("policies") {
 		if path := filepath.Join(dir, "policies"); exists(path) {
 			c.Policies = []string{path}

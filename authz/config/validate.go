@@ -53,6 +53,7 @@ func (c *checker) all() {
 		c.route(c.routes[i], &c.c.Routes[i])
 	}
 	c.hosts()
+	c.clientCertificates(c.root.key("tls").key("client_certificates"))
 	c.control(c.root.key("control"))
 	// Last, when every file that the configuration names has been read:
 	c.decisionLog(c.root.key("decision_log"))
