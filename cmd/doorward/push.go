@@ -125,7 +125,14 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 		made.discard()
 		return result, nil
 	}
-	if err := p.keep(ctx, put, remove); err != nil {
+	if made.whole != nil {
+		err = p.ring.Adopt(ctx, keySettings(made.whole))
+	}
+	if err == nil {
+		// Who asked may go away meanwhile; what is known of the store must be what is in it.
+		err = p.keep(context.WithoutCancel(ctx), put, remove)
+	}
+	if err != nil {
 		made.discard()
 		return nil, err
 	}
@@ -271,7 +278,7 @@ func (p *planes) prepareWhole(ctx context.Context, put []config.Pushed, remove [
 	if err != nil {
 		return nil, err
 	}
-	made, err := p.ready(ctx, c, used)
+	made, err := p.prepare(ctx, c, used)
 	if err != nil {
 		return nil, err
 	}
