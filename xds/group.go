@@ -5,6 +5,10 @@ import (
 	"strings"
 
 	"doorward/authz/config"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 )
 
 // everybody is the group in the place of none: what it may see, every Envoy may.
@@ -79,6 +83,38 @@ func (s *served) stamp(k key) string {
 func (s *Server) Serves(group, host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := key{routeKind, host}
-	return s.served.find(k) == nil || s.served.visible(k, group)
+	for _, name := range []string{host, config.WildcardOf(host)} {
+		if k := (key{routeKind, name}); s.served.find(k) != nil {
+			return s.served.visible(k, group)
+		}
+	}
+	return true
+}
+
+// What a node on another machine may ask for at once: more than any configuration has, and less than what could take this machine's memory.
+const (
+	maxNames = 1 << 17 // of one kind
+	maxName  = 1 << 10 // bytes
+)
+
+// bound refuses a node that asks for too much.
+func (st *stream) bound(f *feed, request *discoveryv3.DeltaDiscoveryRequest) error {
+	if st.peer == nil {
+		return nil
+	}
+	n := len(request.ResourceNamesSubscribe) + len(request.InitialResourceVersions)
+	if f != nil {
+		n += len(f.subscribed)
+	}
+	long := func(name string) bool { return len(name) > maxName }
+	for name, version := range request.InitialResourceVersions {
+		if long(name) || long(version) {
+			n = maxNames + 1
+		}
+	}
+	if n <= maxNames && !slices.ContainsFunc(request.ResourceNamesSubscribe, long) {
+		return nil
+	}
+	st.server.log.Error("a node is refused: it asks for too many resources, or for names that are too long", "node", st.node)
+	return grpcstatus.Error(codes.ResourceExhausted, "too many resources are asked for, or their names are too long")
 }

@@ -3,6 +3,8 @@ package xds
 import (
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"doorward/xds/node"
@@ -145,5 +147,39 @@ func TestANodeIsWhoItsCertificateSays(t *testing.T) {
 	const want = `rpc error: code = PermissionDenied desc = the node id is "edge-2" and the certificate is of node "edge-1": start Envoy with the bootstrap of its own`
 	if err := liar.handle(first("edge-2", "eu")); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestANodeMayNotAskForEverything: what it asks for is kept, so that a node cannot take the memory of all.
+func TestANodeMayNotAskForEverything(t *testing.T) {
+	c := newControl(t)
+	c.Install(c.build(new(Builder), routeA))
+	many := func(n int, prefix string) []string {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = prefix + strconv.Itoa(i)
+		}
+		return names
+	}
+	for name, row := range map[string]struct {
+		requests [][]string
+		refused  bool
+	}{
+		"many":             {[][]string{many(maxNames, "a")}, false},
+		"too many":         {[][]string{many(maxNames+1, "a")}, true},
+		"little by little": {[][]string{many(maxNames/2, "a"), many(maxNames/2+1, "b")}, true},
+		"a long name":      {[][]string{{strings.Repeat("a", maxName+1)}}, true},
+	} {
+		st := c.Server.connect(&node.Peer{Name: "edge-1"})
+		var err error
+		for _, names := range row.requests {
+			if err == nil {
+				err = st.handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: kindURL[secretKind], ResourceNamesSubscribe: names})
+			}
+		}
+		if (err != nil) != row.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.disconnect(st)
 	}
 }

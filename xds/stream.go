@@ -202,6 +202,9 @@ func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) error {
 		st.deny(request)
 		return nil
 	}
+	if err := st.bound(st.feeds[k], request); err != nil {
+		return err
+	}
 	if st.feeds[k] == nil {
 		st.begin(k, request)
 	}

@@ -151,7 +151,7 @@ func envoyListCommand() *cobra.Command {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "NODE\tVERSION\tCONNECTED\tCURRENT\tLAST ACKNOWLEDGED\tREJECTED")
+			fmt.Fprintln(table, "NODE\tGROUP\tVIA\tCERTIFICATE UNTIL\tVERSION\tCONNECTED\tCURRENT\tLAST ACKNOWLEDGED\tREJECTED")
 			for _, e := range list.Envoys {
 				var last []string
 				for _, kind := range xds.Kinds() {
@@ -159,7 +159,7 @@ func envoyListCommand() *cobra.Command {
 						last = append(last, kind+" "+at.UTC().Format(time.TimeOnly))
 					}
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%t\t%s\t%d\n", dash(e.Node), dash(e.Version), stamp(e.Connected), e.Current, dash(strings.Join(last, ", ")), len(e.Rejected))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%t\t%s\t%d\n", dash(e.Node), dash(e.Group), e.Via, stamp(e.Certificate), dash(e.Version), stamp(e.Connected), e.Current, dash(strings.Join(last, ", ")), len(e.Rejected))
 			}
 			for _, e := range list.Envoys {
 				for _, r := range e.Rejected {
