@@ -83,6 +83,9 @@ func (f *bootstrapFlags) remote(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if f.at != "" && !filepath.IsAbs(f.at) {
+		return fmt.Errorf("--at %q must be an absolute path", f.at)
+	}
 	dir, err := openNodeDir(f.out)
 	if err != nil {
 		return err
@@ -136,7 +139,34 @@ func envoyRevokeCommand() *cobra.Command {
 		},
 	}
 	running.add(cmd)
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeNodes(cmd, &running), cobra.ShellCompDirectiveNoFileComp
+	}
 	return cmd
+}
+
+// completeNodes are the nodes that are not revoked, each with what there is to say of it; none when they cannot be known.
+func completeNodes(cmd *cobra.Command, running *runningFlags) []string {
+	client, err := running.client()
+	if err != nil {
+		return nil
+	}
+	var list struct {
+		Nodes []node.Record `json:"nodes"`
+	}
+	if err := client.Get(cmd.Context(), nodesPath, nil, &list); err != nil {
+		return nil
+	}
+	var names []string
+	for _, r := range list.Nodes {
+		if r.Revoked.IsZero() {
+			names = append(names, fmt.Sprintf("%s\t%s, until %s", r.Name, dash(r.Group), stamp(r.Expires)))
+		}
+	}
+	return names
 }
 
 func envoyRenewCommand() *cobra.Command {

@@ -8,7 +8,7 @@
 //	doorward key list                       the keys that sign; more under doorward key
 //	doorward session list                   who is signed in; revoke ends sessions
 //	doorward token create NAME              tokens for programs; list and revoke are beside it
-//	doorward envoy bootstrap                print what an Envoy is started with
+//	doorward envoy bootstrap                print what an Envoy is started with, here or on another machine
 package main
 
 import (

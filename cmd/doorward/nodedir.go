@@ -45,9 +45,6 @@ func (d nodeDir) in(name string) string { return filepath.Join(d.path, name) }
 // create writes everything for a directory that will be at a path on the node's machine. The key and certificate come last: an Envoy that runs takes
 // them as soon as they are there.
 func (d nodeDir) create(at string, about aboutNode, pair, root []byte) error {
-	if !filepath.IsAbs(at) {
-		return fmt.Errorf("--at %q must be an absolute path", at)
-	}
 	text, err := json.MarshalIndent(about, "", "  ")
 	if err != nil {
 		return err
