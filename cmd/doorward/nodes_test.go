@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"doorward/cmd/internal/markdown"
 	"doorward/envoy"
 	"doorward/xds/node"
 
@@ -342,5 +344,47 @@ func TestAnEnvoyTrustsItsOwnDoorwardAlone(t *testing.T) {
 	})
 	if list := s.envoys(); len(list) != 0 {
 		t.Errorf("an Envoy is connected: %+v", list)
+	}
+}
+
+const nodesSection = "Envoys on other machines"
+
+// TestREADMENodes types what the README says, with addresses and a directory of this machine.
+func TestREADMENodes(t *testing.T) {
+	s := &remoteStack{stack: prepareStack(t, twoHosts), control: freePort(t)}
+	s.apart = true
+	blocks := markdown.Blocks(markdown.Section(readme(t), nodesSection))
+	if len(blocks) != 2 {
+		t.Fatalf("the README has %d blocks on nodes, want 2", len(blocks))
+	}
+	here := strings.NewReplacer("10.0.0.5:9443", fmt.Sprintf("127.0.0.1:%d", s.control), "doorward.internal:9443", fmt.Sprintf("localhost:%d", s.control))
+	s.write("doorward.yaml", s.read("doorward.yaml")+"\n"+here.Replace(blocks[0])+"\n")
+	s.launch()
+	s.eventually("doorward answers", func() bool { _, err := s.try("envoy", "list", "--config", s.config()); return err == nil })
+	s.edge = filepath.Join(s.dir, "edge-1")
+	want := map[string]string{
+		"bootstrap": `edge-1 is certified until`,
+		"run":       ``,
+		"list":      `edge-1 +eu +mtls +2`,
+		"revoke":    `edge-1 is revoked`,
+	}
+	for line := range strings.Lines(blocks[1]) {
+		command, _, _ := strings.Cut(strings.Replace(line, "/etc/doorward-edge", s.edge, 1), "#")
+		args := strings.Fields(command)[1:]
+		if args[1] == "run" {
+			s.runEdge()
+			continue
+		}
+		if args[1] == "bootstrap" {
+			args[len(args)-1] = s.edge
+		}
+		pattern, known := want[args[1]]
+		if out := s.doorward(args...); !known || !regexp.MustCompile(pattern).MatchString(out) {
+			t.Errorf("%s prints\n%s\nwant %s", command, out, pattern)
+		}
+		delete(want, args[1])
+	}
+	if delete(want, "run"); len(want) > 0 {
+		t.Errorf("the README does not say %v", want)
 	}
 }

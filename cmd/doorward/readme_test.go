@@ -76,6 +76,8 @@ func TestREADME(t *testing.T) {
 			kind, try = "make", func(t *testing.T) { tryMake(t, block) }
 		case in(walkthrough, block), in(pushing, block):
 			kind = "walk-through"
+		case in(nodesSection, block):
+			kind = "nodes" // TestREADMENodes types it
 		case strings.HasPrefix(block, "doorward "):
 			kind, try = "commands", func(t *testing.T) { tryCommands(t, dir, block) }
 		case strings.HasPrefix(block, "$ doorward "):
@@ -89,7 +91,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1, "nodes": 2} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}
