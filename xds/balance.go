@@ -22,12 +22,16 @@ const (
 
 // circuitBreakers bound what an upstream has at a time. Where requests are sent again, retries are a share of what is open, unless the route gives
 // their number: a fixed one is too much for a small upstream in trouble and too little for a large one.
-func (c care) circuitBreakers() *clusterv3.CircuitBreakers {
+func (u upstream) circuitBreakers() *clusterv3.CircuitBreakers {
+	c := u.care
 	out := &clusterv3.CircuitBreakers_Thresholds{
 		MaxConnections:     wrapperspb.UInt32(upstreamConnections),
 		MaxPendingRequests: wrapperspb.UInt32(upstreamPending),
 		MaxRequests:        wrapperspb.UInt32(upstreamRequests),
 		MaxRetries:         wrapperspb.UInt32(upstreamRetries),
+	}
+	if u.mirror {
+		out.MaxConnections = wrapperspb.UInt32(mirrorConnections)
 	}
 	fixed := false
 	if b := c.Breaker; b != nil {

@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -269,6 +270,57 @@ func TestEnvoyTriesEachAddressOfAName(t *testing.T) {
 	}
 }
 
+// What is kept of a body for another try, or a copy, has a bound; more is neither refused nor held up.
+func TestEnvoyPassesLargeBodies(t *testing.T) {
+	const large = 20 << 20
+	f := newFront(t, "")
+	var got atomic.Int64
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		got.Store(n)
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and reads nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	f.serve(fmt.Sprintf(`
+  - {name: plain, from: "https://a.localhost:PORT", to: "http://%[1]s", policy: public}
+  - {name: retry, from: "https://a.localhost:PORT", prefix: /retry, to: "http://%[1]s", retry: {on: [5xx], unsafe_methods: true}, policy: public}
+  - {name: mirror, from: "https://a.localhost:PORT", prefix: /mirror, to: "http://%[1]s", mirror: [{to: "http://%[2]s"}], policy: public}
+  - {name: stuck, from: "https://a.localhost:PORT", prefix: /stuck, to: "http://%[1]s", mirror: [{to: "http://%[3]s"}], policy: public}
+`, l.Addr(), f.replica("mirror").address, silent.Addr()))
+	for path, size := range map[string]int64{"/": large, "/retry": large, "/mirror": large, "/stuck": mirrorBuffer} {
+		got.Store(0)
+		response, err := f.client("", true).Post(fmt.Sprintf("https://a.localhost:%d%s", f.https, path), "text/plain", io.LimitReader(zeros{}, size))
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		response.Body.Close()
+		if response.StatusCode != 200 || got.Load() != size {
+			t.Errorf("%s: %d after %d bytes, want %d", path, response.StatusCode, got.Load(), size)
+		}
+	}
+	if size := f.stat("server.memory_physical_size"); size > 60<<20 {
+		t.Errorf("Envoy has %d MiB", size>>20)
+	}
+}
+
+// zeros never end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
 func TestEnvoyBreaksTheCircuit(t *testing.T) {
 	f := newFront(t, "")
 	r := f.replica("r")
@@ -398,6 +450,7 @@ func TestEnvoyVerifiesEachEndpoint(t *testing.T) {
 	f.serve(fmt.Sprintf(`
   - {name: a, from: "https://a.localhost:PORT", to: ["https://one.localhost:%s", "https://two.localhost:%s"], load_balancing: round_robin, tls_custom_ca_file: %[4]s, policy: public}
   - {name: b, from: "https://a.localhost:PORT", prefix: /b, to: ["https://one.localhost:%[1]s", "https://two.localhost:%[3]s"], load_balancing: round_robin, tls_custom_ca_file: %[4]s, policy: public}
+  - {name: c, from: "https://a.localhost:PORT", prefix: /c, to: ["https://one.localhost:%[1]s", "https://two.localhost:%[3]s"], health_check: {path: /, interval: 100ms}, tls_custom_ca_file: %[4]s, policy: public}
 `, one, two, wrong, ca))
 	f.eventually("both names are resolved", func() error {
 		if got := f.shares(10, "/"); got["one.localhost HTTP/2.0"] != 5 || got["two.localhost HTTP/2.0"] != 5 {
@@ -405,6 +458,7 @@ func TestEnvoyVerifiesEachEndpoint(t *testing.T) {
 		}
 		return nil
 	})
+	f.only("one.localhost HTTP/2.0", "/c")
 	f.eventually("both names are resolved", func() error {
 		if got := f.shares(10, "/b"); got["one.localhost HTTP/2.0"] != 5 || got["503"] != 5 {
 			return fmt.Errorf("answers are of %v; the second has another's certificate", got)

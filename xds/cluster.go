@@ -42,6 +42,7 @@ type upstream struct {
 	ca         []byte // PEM; the system's roots when nil
 	cert, key  []byte // PEM; of the client
 	care       care
+	mirror     bool // it gets copies
 }
 
 // endpoint is one address of an upstream.
@@ -171,6 +172,9 @@ func readPair(certFile, keyFile string) (cert, key []byte, err error) {
 func (u upstream) name() string {
 	first := u.endpoints[0]
 	name := u.scheme + "://" + first.hostPort()
+	if u.mirror {
+		name = "mirror:" + name
+	}
 	cared := len(u.endpoints) > 1 || u.care != care{}
 	if !cared && (u.scheme != "https" || first.ServerName == first.Host && !u.http1 && !u.skipVerify && u.ca == nil && u.cert == nil) {
 		return name
@@ -247,13 +251,13 @@ func (u upstream) cluster() (*clusterv3.Cluster, error) {
 		}},
 		WaitForWarmOnInit:             wrapperspb.Bool(false),
 		ConnectTimeout:                durationpb.New(connectTimeout),
-		PerConnectionBufferLimitBytes: wrapperspb.UInt32(connectionBuffer),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(u.buffer()),
 		LoadAssignment:                u.loadAssignment(),
 		LbPolicy:                      u.care.lbPolicy(),
 		CommonLbConfig:                u.care.commonLB(),
 		HealthChecks:                  u.healthChecks(),
 		OutlierDetection:              u.care.outlierDetection(),
-		CircuitBreakers:               u.care.circuitBreakers(),
+		CircuitBreakers:               u.circuitBreakers(),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": mustPack(u.protocol()),
 		},

@@ -13,10 +13,25 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 )
 
+const (
+	// mirrorBuffer is how much of a body a mirror may leave unread before the request itself has to wait for it: Envoy sends a copy on as it comes.
+	mirrorBuffer = 1 << 20
+	// mirrorConnections bounds what is kept for a mirror that reads nothing: a buffer for each.
+	mirrorConnections = 128
+)
+
+// buffer is how many bytes are kept of what the upstream does not read, for each connection.
+func (u upstream) buffer() uint32 {
+	if u.mirror {
+		return mirrorBuffer
+	}
+	return connectionBuffer
+}
+
 // mirrorOf is an upstream that gets copies. It is trusted by the route's CA and is its own name: neither the server name nor the client certificate,
 // which are for the application, are for it.
 func mirrorOf(base upstream, m config.Mirror) upstream {
-	u := upstream{scheme: m.To.Scheme(), endpoints: []endpoint{endpointOf(m.To, "")}}
+	u := upstream{scheme: m.To.Scheme(), endpoints: []endpoint{endpointOf(m.To, "")}, mirror: true}
 	if u.scheme == "https" {
 		u.ca, u.skipVerify = base.ca, base.skipVerify
 	}

@@ -179,6 +179,9 @@ func (c *checker) mirrors(p place, r *Route) {
 	if len(r.Mirror) > maxMirrors {
 		c.add(p, "has %d mirrors; at most %d are possible", len(r.Mirror), maxMirrors)
 	}
+	if len(r.Mirror) > 0 && r.AllowWebsockets {
+		c.add(p, "cannot go with allow_websockets: what is said over a WebSocket has no copies; give the WebSockets a route of their own")
+	}
 	for i, m := range r.Mirror {
 		at := p.item(i)
 		switch {
