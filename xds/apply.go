@@ -238,8 +238,14 @@ func (st *stream) settled(k key) bool {
 
 // served is the resource as it is served to the Envoy, nil for none.
 func (st *stream) served(k key) *resource {
-	if s := st.server.served; s != nil && s.visible(k, st.group) {
+	s := st.server.served
+	switch {
+	case s == nil:
+		return nil
+	case s.visible(k, st.group):
 		return s.find(k)
+	case k.kind == routeKind:
+		return s.instead[k.name]
 	}
 	return nil
 }

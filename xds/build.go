@@ -46,7 +46,7 @@ func (b *Builder) Build(in Input) (*Change, error) {
 	edge, authz := new(Resources), new(Resources)
 	out := &Change{parts: map[string]*Resources{edgeOwner: edge, authzOwner: authz}, whole: true}
 	all := sitesOf(in.Config)
-	errs := []error{addListeners(edge, in, wildcardsOf(all)), addAuthz(authz, in.Headers), addClients(edge, in.Config)}
+	errs := []error{addListeners(edge, in, wildcardsOf(all)), addAuthz(authz, in.Headers), addClients(edge, in.Config), addInstead(edge, in.Config, all)}
 	all = gather(in.Config, all)
 	kept, ports := make(map[string]*built, len(all)), make(map[string]uint32)
 	out.built, out.ports = kept, ports

@@ -95,6 +95,59 @@ func (f *front) shows(sni, host string, certificates ...tls.Certificate) int {
 	return a.Status
 }
 
+// TestEnvoyStartsBesideAChainWithoutRoutes: a host that is to have client certificates and has no route yet, or one that Envoy refuses, holds up no
+// other, and answers for nothing.
+func TestEnvoyStartsBesideAChainWithoutRoutes(t *testing.T) {
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.pem")
+	us := newIssuer(t)
+	us.writes(ca, filepath.Join(dir, "crl.pem"), time.Now().Add(time.Hour))
+	f := newFront(t, fmt.Sprintf("  client_certificates: [{hosts: [none.localhost, bad.localhost], ca_file: %s}]\n", ca))
+	up := f.upstream("up")
+	plain := line("plain", "plain.localhost", up, "")
+	c, err := Build(Input{
+		Config: f.load(plain + line("bad", "bad.localhost", up, "")), Revision: revisionOf, Certificate: f.ca.Certificate, Page: plainPage,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil(t, c.parts["bad.localhost"], "bad.localhost")
+	begun := time.Now()
+	d := f.server.Install(c)
+	f.eventually("the host beside them", func() error {
+		if a, err := try(f.client("plain.localhost", true), "GET", fmt.Sprintf("https://127.0.0.1:%d/", f.https), "Host", "plain.localhost"); err != nil || a.Status != 200 {
+			return fmt.Errorf("%d %v", a.Status, err)
+		}
+		return nil
+	})
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	alice := us.client(2, "alice", time.Now().Add(time.Hour))
+	for _, host := range []string{"none.localhost", "bad.localhost"} {
+		if got := f.shows(host, host, alice); got != 0 && got != 421 {
+			t.Errorf("%s: %d", host, got)
+		}
+	}
+	if answers := d.Wait(t.Context()); len(answers) != 1 || answers[0].State != Rejected || answers[0].Rejected[0].Resource != "bad.localhost" {
+		t.Errorf("answers %+v", answers)
+	}
+	// Once there is a good route, it is served.
+	f.serve(plain + line("bad", "bad.localhost", up, "") + line("none", "none.localhost", up, ""))
+	for _, host := range []string{"none.localhost", "bad.localhost"} {
+		if got := f.shows(host, host, alice); got != 200 {
+			t.Errorf("%s with a route: %d", host, got)
+		}
+	}
+	f.serve(plain)
+	f.eventually("the routes go", func() error {
+		if got := f.shows("none.localhost", "none.localhost", alice); got == 200 {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
+}
+
 func TestEnvoyWantsClientCertificates(t *testing.T) {
 	dir := t.TempDir()
 	ca, crl := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "crl.pem")

@@ -127,6 +127,9 @@ func mustPack(m validated) *anypb.Any {
 type Resources struct {
 	set    [kinds]map[string]*resource // nil where there is none
 	groups []string                    // of Envoys that may see them, sorted; none for all
+
+	// instead are, by name, what an Envoy gets in the place of routes that it cannot have: those that a filter chain of its own waits for.
+	instead map[string]*resource
 }
 
 // add encodes m under name. Two different resources of one name are a fault of the configuration.

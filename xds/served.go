@@ -2,10 +2,11 @@ package xds
 
 // served is what is served now. The server's mutex guards it; what is done in it is in proportion to the change at hand.
 type served struct {
-	set   [kinds]map[string]*resource
-	parts map[string]*Resources          // by owner
-	users map[string]map[string]struct{} // cluster -> its owners: upstreams may be shared
-	reach map[string]map[string]int      // cluster -> how many owners each group of Envoys sees
+	instead map[string]*resource // see Resources.instead
+	set     [kinds]map[string]*resource
+	parts   map[string]*Resources          // by owner
+	users   map[string]map[string]struct{} // cluster -> its owners: upstreams may be shared
+	reach   map[string]map[string]int      // cluster -> how many owners each group of Envoys sees
 }
 
 func newServed() *served {
@@ -44,6 +45,9 @@ func (s *served) adopt(c *Change) []key {
 	}
 	for owner, part := range c.parts {
 		s.put(owner, part)
+	}
+	if edge := c.parts[edgeOwner]; edge != nil {
+		s.instead = edge.instead
 	}
 	var changed []key
 	for k, stamp := range before {

@@ -350,6 +350,9 @@ func (st *stream) reject(k kind, b *batch, why *status.Status) {
 		}
 		st.refuse(k, name, res, Rejection{Type: k.String(), Resource: name, Message: why.GetMessage(), Time: st.server.now()})
 		good := f.held[name]
+		if good == nil && k == routeKind {
+			good = st.server.served.instead[name]
+		}
 		if good != nil && good.body == nil || good == nil && f.wildcard {
 			return
 		}

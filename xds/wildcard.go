@@ -59,10 +59,34 @@ func gather(c *config.Config, sites []site) []site {
 // alone makes of a host's own route configuration that of its filter chain: the host's name is no more in a scope, so it is looked at here.
 func alone(out *routev3.RouteConfiguration, host string) {
 	out.VirtualHosts[0].Domains = []string{host} // of a wildcard, for Envoy, with any number of labels in the place of the star
-	out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+	out.VirtualHosts = append(out.VirtualHosts, misdirectedHost())
+}
+
+// addInstead adds what the filter chains of wildcards and of hosts with client certificates get where they can have no routes: there are none, they are
+// for Envoys of other groups, or the Envoy has refused them. A listener that is new would wait for them, and serve nobody meanwhile.
+func addInstead(out *Resources, c *config.Config, sites []site) error {
+	names := wildcardsOf(sites)
+	for _, clients := range c.TLS.ClientCertificates {
+		names = append(names, clients.Hosts...)
+	}
+	out.instead = make(map[string]*resource, len(names))
+	for _, name := range names {
+		nothing := &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{misdirectedHost()}}
+		res, err := newResource(name, nothing)
+		if err != nil {
+			return err
+		}
+		out.instead[name] = res
+	}
+	return nil
+}
+
+// misdirectedHost says of whatever it is asked that it is not served here.
+func misdirectedHost() *routev3.VirtualHost {
+	return &routev3.VirtualHost{
 		Name: routeMisdirected, Domains: []string{"*"},
 		Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
-	})
+	}
 }
 
 // wildcardRoutes adds to a wildcard's own routes what else its chain may be asked for.
