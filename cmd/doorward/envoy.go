@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -171,15 +172,21 @@ func completeNodes(cmd *cobra.Command, running *runningFlags) []string {
 
 func envoyRenewCommand() *cobra.Command {
 	var path string
+	var keep bool
+	var logging loggingFlags
 	cmd := &cobra.Command{
-		Use:   "renew --dir DIR",
+		Use:   "renew --dir DIR [--keep]",
 		Short: "Renew the certificate of an Envoy on this machine, whose doorward is on another",
-		Long:  "For an Envoy that is not run by doorward envoy run: at two thirds of the certificate's life, as from a timer. Envoy takes the new one by itself.",
-		Args:  cobra.NoArgs,
+		Long: "For an Envoy that is not run by doorward envoy run: at two thirds of the certificate's life, as from a timer, or with --keep beside it. Envoy takes\n" +
+			"the new one by itself.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := openNodeDir(path)
 			if err != nil {
 				return err
+			}
+			if keep {
+				return keepRenewing(cmd.Context(), dir, logging)
 			}
 			expires, err := dir.renew(cmd.Context())
 			if err != nil {
@@ -190,7 +197,23 @@ func envoyRenewCommand() *cobra.Command {
 		},
 	}
 	dirFlag(cmd, &path)
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on, and renew whenever two thirds of the certificate's life are over")
+	logging.add(cmd)
 	return cmd
+}
+
+func keepRenewing(ctx context.Context, dir nodeDir, logging loggingFlags) error {
+	log, flush, err := logging.logger()
+	if err != nil {
+		return err
+	}
+	defer flush()
+	life, err := dir.life()
+	if err != nil {
+		return err
+	}
+	dir.keep(ctx, life, log)
+	return nil
 }
 
 func dirFlag(cmd *cobra.Command, path *string) {
@@ -227,7 +250,7 @@ func envoyRunCommand() *cobra.Command {
 			if err := dir.lead(dir.path, about); err != nil { // wherever it was made
 				return err
 			}
-			return dir.run(cmd.Context(), about, envoy.ChildConfig{
+			return dir.run(cmd.Context(), envoy.ChildConfig{
 				Path: binary, Bootstrap: about.bootstrap(dir.path), LogLevel: envoyLevel, Grace: grace, Log: log,
 			})
 		},

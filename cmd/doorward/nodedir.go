@@ -132,11 +132,24 @@ const (
 	renewAgain = 15 * time.Second
 )
 
-// run runs Envoy and renews its certificate at two thirds of its life, until ctx ends.
-func (d nodeDir) run(ctx context.Context, about aboutNode, child envoy.ChildConfig) error {
+// life is how long a certificate of the node is good.
+func (d nodeDir) life() (time.Duration, error) {
+	about, err := d.about()
+	if err != nil {
+		return 0, err
+	}
 	life, err := time.ParseDuration(about.Life)
 	if err != nil || life < node.MinLife {
-		return fmt.Errorf("%s: life %q is not a duration of %s or more", d.in(nodeFile), about.Life, node.MinLife)
+		return 0, fmt.Errorf("%s: life %q is not a duration of %s or more", d.in(nodeFile), about.Life, node.MinLife)
+	}
+	return life, nil
+}
+
+// run runs Envoy and renews its certificate at two thirds of its life, until ctx ends.
+func (d nodeDir) run(ctx context.Context, child envoy.ChildConfig) error {
+	life, err := d.life()
+	if err != nil {
+		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, stop := context.WithCancel(ctx)
