@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"doorward/authz/config"
@@ -68,12 +69,19 @@ func (f *bootstrapFlags) local(cmd *cobra.Command) error {
 	if local.Node = f.node; f.group != "" {
 		local.Cluster = f.group
 	}
+	if f.group != "" && !slices.Contains(c.Control.Groups, f.group) {
+		return noSuchGroup(f.group)
+	}
 	text, err := envoy.Bootstrap(local)
 	if err != nil {
 		return err
 	}
 	_, err = cmd.OutOrStdout().Write(text)
 	return err
+}
+
+func noSuchGroup(group string) error {
+	return fmt.Errorf("%q is not one of control.groups: add it there or correct it", group)
 }
 
 func (f *bootstrapFlags) remote(cmd *cobra.Command) error {

@@ -71,20 +71,7 @@ func (d nodeDir) lead(at string, about aboutNode) error {
 }
 
 // writePrivate replaces a file whole, for its owner alone.
-func writePrivate(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
-}
+func writePrivate(path string, data []byte) error { return replaceWithMode(path, data, 0o600) }
 
 func (d nodeDir) about() (aboutNode, error) {
 	var about aboutNode

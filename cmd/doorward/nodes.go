@@ -146,7 +146,7 @@ func (p *planes) certifyNode(w http.ResponseWriter, r *http.Request) {
 		admin.WriteRefusal(w, http.StatusConflict, errors.New("no Envoy on another machine can reach this doorward: set control: {listen: ..., address: ...} and restart it"))
 		return
 	case group != "" && !slices.Contains(control.Groups, group):
-		admin.WriteRefusal(w, http.StatusConflict, fmt.Errorf("%q is not one of control.groups: add it there or correct it", group))
+		admin.WriteRefusal(w, http.StatusConflict, noSuchGroup(group))
 		return
 	}
 	record, certificate, err := p.nodes.Certify(r.Context(), r.PathValue("name"), q.Get("group"), life, request)

@@ -294,17 +294,19 @@ func runHTTP(ctx context.Context, group *errgroup.Group, l net.Listener, h http.
 }
 
 // replaceFile writes a file whole, for readers that wait for it, and lets everybody read it. What is there before stays until then.
-func replaceFile(path string, data []byte) error {
+func replaceFile(path string, data []byte) error { return replaceWithMode(path, data, 0o644) }
+
+func replaceWithMode(path string, data []byte, mode os.FileMode) error {
 	next := path + ".new"
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // O_EXCL follows no link that somebody put there
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) // O_EXCL follows no link that somebody put there
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil { // whatever the umask is
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil { // whatever the umask is
 		err = os.Rename(next, path)
 	}
 	if err != nil {
