@@ -265,7 +265,7 @@ func TestEnvoyTriesEachAddressOfAName(t *testing.T) {
 		}
 		return nil
 	})
-	if got := f.shares(40, "/"); got["r"] != 40 {
+	if got := f.shares(100, "/"); got["r"] != 100 {
 		t.Errorf("answers are of %v", got)
 	}
 }

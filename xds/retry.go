@@ -47,6 +47,10 @@ func retryPolicy(r *config.Retry) *routev3.RetryPolicy {
 		}},
 		HostSelectionRetryMaxAttempts: choices,
 	}
+	if !r.Answered() {
+		// Nobody is overloaded by a request that did not arrive: the next address is tried at once. Envoy's default is up to 25 ms.
+		out.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(time.Millisecond)}
+	}
 	if r.PerTryTimeout > 0 {
 		out.PerTryTimeout = durationpb.New(time.Duration(r.PerTryTimeout))
 	}
