@@ -33,6 +33,9 @@ func StaticBootstrap(resources *bootstrapv3.Bootstrap_StaticResources) ([]byte, 
 		},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: dynamic.AdsConfig},
 		LayeredRuntime:   runtimeLayers(),
+		StatsConfig:      statsConfig(),
+		// Statistics take most of the time of a configuration with many upstreams.
+		DeferredStatOptions: &bootstrapv3.Bootstrap_DeferredStatOptions{EnableDeferredCreationStats: true},
 	})
 }
 

@@ -112,3 +112,36 @@ func (f *front) memory() float64 {
 	}
 	return slices.Min(least)
 }
+
+// TestEnvoyForgetsNamesThatNobodyHas: each is refused at once, and neither Envoy nor the server keeps it.
+func TestEnvoyForgetsNamesThatNobodyHas(t *testing.T) {
+	f := newFront(t, "")
+	f.serve(line("a", "a.localhost", f.upstream("u"), ""))
+	var slowest time.Duration
+	ask := func(from, n int) {
+		for i := range n {
+			_, took, err := f.handshake(&tls.Config{ServerName: fmt.Sprintf("n%d.nobody.localhost", from+i)})
+			if err == nil {
+				t.Fatal("a name that nobody has was answered with a certificate")
+			}
+			slowest = max(slowest, took)
+		}
+	}
+	const names = 2000
+	ask(0, names/4)
+	before := f.memory()
+	ask(names, names)
+	if grown := f.memory() - before; grown > 2 {
+		t.Errorf("%d names took %.1f MiB", names, grown)
+	}
+	if slowest > time.Second {
+		t.Errorf("one was refused after %v", slowest)
+	}
+	f.server.mu.Lock()
+	defer f.server.mu.Unlock()
+	for st := range f.server.streams {
+		if secrets := st.feeds[secretKind]; len(secrets.subscribed) > 20 || len(secrets.unknown) > 20 {
+			t.Errorf("the server keeps %d names", len(secrets.subscribed))
+		}
+	}
+}
