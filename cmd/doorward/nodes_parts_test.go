@@ -179,6 +179,19 @@ func (s *remoteStack) grpc(protocol string) *grpc.ClientConn {
 	return conn
 }
 
+// logged is the time of doorward's first line with a text.
+func (s *remoteStack) logged(text string) time.Time {
+	s.t.Helper()
+	for line := range strings.Lines(s.log.String()) {
+		var entry struct{ Time time.Time }
+		if strings.Contains(line, text) && json.Unmarshal([]byte(line), &entry) == nil {
+			return entry.Time
+		}
+	}
+	s.t.Fatalf("no %s in the log\n%s", text, s.log)
+	return time.Time{}
+}
+
 // traffic asks again and again until it is stopped, and counts what came.
 type traffic struct {
 	stop    func()
