@@ -456,12 +456,28 @@ func styleHash(page string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
+// halt stops the program where it is, and returns when each of its threads stands still (proc(5), state T), which a signal does not wait for.
+func (s *stack) halt() {
+	s.t.Helper()
+	s.program.Process.Signal(syscall.SIGSTOP)
+	s.until("the program stands still", func() bool {
+		states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.program.Process.Pid))
+		for _, path := range states {
+			text, _ := os.ReadFile(path)
+			if _, rest, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(rest, "T") {
+				return false
+			}
+		}
+		return err == nil && len(states) > 0
+	})
+}
+
 // TestDownDenies runs Envoy apart, so that it outlives Doorward.
 func TestDownDenies(t *testing.T) {
 	s := newStackApart(t, twoHosts)
 	b := s.browser()
 	b.signIn(s.url("grafana", "/"), "alice")
-	s.program.Process.Signal(syscall.SIGSTOP) // nobody answers
+	s.halt() // nobody answers
 	got := b.get(s.url("grafana", "/"))
 	s.program.Process.Signal(syscall.SIGCONT)
 	if got.StatusCode != 503 {
