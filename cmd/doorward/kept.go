@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"doorward/authz"
 	"doorward/authz/config"
 	"doorward/authz/store"
 )
@@ -66,24 +67,53 @@ func (p *planes) load(path string) (*config.Config, error) {
 	return config.Load(path, some...)
 }
 
-// restore adds, one by one, the routes that were pushed, when they cannot be served all: those that do not fit the files any more are set aside,
-// with the reason, and all others are served.
-func (p *planes) restore(ctx context.Context) {
+// fit sets those routes that were pushed aside, with the reason, which do not fit the files any more, and changes nothing else. The generation is
+// that of the files alone.
+func (p *planes) fit(c *config.Config, g *authz.Generation) {
+	index := config.NewIndex(c)
 	for _, d := range documents(p.kept, true) {
+		var step *config.Step
+		one, err := config.ParseDocument(d, filepath.Dir(c.Path))
+		if err == nil {
+			step, err = index.Check([]config.Pushed{one}, nil)
+		}
+		if err == nil {
+			_, err = g.With(step.Put, nil) // for its policy
+		}
+		if p.aside(d.Name, err); err == nil {
+			index.Adopt(step)
+		}
+	}
+}
+
+// aside notes why a pushed route is not served, nil for one that is.
+func (p *planes) aside(name string, err error) {
+	k := p.kept[name]
+	if k.aside = ""; err != nil {
+		k.aside = err.Error()
+		p.log.Error("a route that was pushed does not fit the configuration and is not served", "route", name, "cause", k.aside)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept[name] = k
+}
+
+// restore adds, one by one, the routes that were pushed, when they cannot be served all, and it is not known which of them do not fit: these are set
+// aside, with the reason, and all others are served.
+func (p *planes) restore(ctx context.Context) {
+	all := documents(p.kept, true)
+	p.mu.Lock()
+	for _, d := range all { // one that has not had its turn must not spoil another one's
+		p.kept[d.Name] = kept{text: d.Text, version: p.kept[d.Name].version, aside: "it is not served yet"}
+	}
+	p.mu.Unlock()
+	for _, d := range all {
 		one, err := config.ParseDocument(d, filepath.Dir(p.loaded.Path))
 		var made *step
 		if err == nil {
 			made, err = p.prepareStep(ctx, []config.Pushed{one}, nil)
 		}
-		k := p.kept[d.Name]
-		if k.aside = ""; err != nil {
-			k.aside = err.Error()
-			p.log.Error("a route that was pushed does not fit the configuration and is not served", "route", d.Name, "cause", k.aside)
-		}
-		p.mu.Lock()
-		p.kept[d.Name] = k
-		p.mu.Unlock()
-		if err == nil {
+		if p.aside(d.Name, err); err == nil {
 			p.take(made)
 		}
 	}

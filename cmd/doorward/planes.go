@@ -216,12 +216,22 @@ func (p *planes) start(ctx context.Context, c *config.Config) error {
 	}
 	change, err := p.ready(ctx, c, used)
 	if err != nil && used.fresh() {
-		if second, without := p.ready(ctx, c, used.without(err)); without == nil {
-			change, err = second, nil
+		less := used.without(err)
+		if second, without := p.ready(ctx, c, less); without == nil {
+			change, used, err = second, less, nil
 		}
 	}
 	if err != nil {
 		return err
+	}
+	// The others are served at once, all of them: what is served first takes from an Envoy that comes back whatever is not in it.
+	p.fit(c, change.generation)
+	if all, err = config.Load(c.Path, documents(p.kept, false)...); err == nil {
+		if most, err := p.ready(ctx, all, used); err == nil {
+			change.discard()
+			p.install(all, most)
+			return nil
+		}
 	}
 	p.install(c, change)
 	p.restore(ctx)

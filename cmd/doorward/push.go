@@ -235,7 +235,8 @@ type step struct {
 
 // prepareStep checks and builds a change of routes, in proportion to it where that is possible, and changes nothing. It is for who holds the turn.
 func (p *planes) prepareStep(ctx context.Context, put []config.Pushed, remove []string) (*step, error) {
-	routes, err := p.index.Check(put, remove)
+	served := slices.DeleteFunc(slices.Clone(remove), func(name string) bool { return p.kept[name].aside != "" })
+	routes, err := p.index.Check(put, served)
 	if err != nil {
 		return nil, err
 	}

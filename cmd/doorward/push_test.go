@@ -189,6 +189,39 @@ func TestPushedRoutesThatDoNotFit(t *testing.T) {
 	p.shows("a served", "b served", "fixed served")
 }
 
+// TestOnePushedRouteThatDoesNotFit: it takes nothing from the others, not even for a moment, and can be removed.
+func TestOnePushedRouteThatDoesNotFit(t *testing.T) {
+	p := newPushes(t)
+	wildcard := `{name: b, from: "https://*.apps.localhost", to: "http://app:8080", policy: public}`
+	p.must(push{}, pushedRoute("a", "policy: public"), wildcard, pushedRoute("c", "policy: public"), pushedRoute("d", "policy: p, allow_anonymous: true"))
+	p.write("doorward.yaml", pushBase+"  - {name: c, from: \"https://other.localhost\", to: \"http://app:8080\", policy: public}\n")
+	p.write("policies/p.rego", "package q\n\nallow := true\n")
+	p.open()
+	want := []string{
+		"a served", "b served",
+		`c rejected pushed route c:1:7: routes[c].name: "c" is the name of the route at ` + p.dir + `/doorward.yaml:6:5; change it there, or give this one another name`,
+		`d rejected pushed route d:1: routes[d].policy: there is no policy "p"; there are: any_authenticated_user, public, q`,
+		"fixed served",
+	}
+	p.shows(want...)
+	if n := len(p.loaded.Routes); n != 4 {
+		t.Errorf("the first configuration that is served has %d routes, want those of the file and the pushed ones that fit", n)
+	}
+	for name, k := range p.kept { // as if it were not known which do not fit
+		k.aside = ""
+		p.kept[name] = k
+	}
+	p.restore(t.Context())
+	p.shows(want...)
+	p.must(push{Prune: true}, pushedRoute("a", "policy: public"))
+	p.shows("a served", "c served", "fixed served")
+	p.open()
+	p.shows("a served", "c served", "fixed served")
+	if p.kept["c"].text != nil {
+		t.Error("a route that was removed is kept")
+	}
+}
+
 // BenchmarkPush is the cost of a change beside the routes that are there, without an Envoy.
 func BenchmarkPush(b *testing.B) {
 	for _, n := range []int{100, 10_000} {
