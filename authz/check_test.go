@@ -521,6 +521,24 @@ func TestRetiredRevisionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestTheLastGoodRevisionIsKept: an Envoy that refuses every change of a route goes on with what it has.
+func TestTheLastGoodRevisionIsKept(t *testing.T) {
+	d := newDoor(t, nil, routeTo(t, "grafana", "public"))
+	good := d.ask(cookie, signedIn("alice"))
+	var last ask
+	for i := range 3 * keepRevisions {
+		d.adopt(map[string]string{"p.rego": fmt.Sprintf("package p\n\nallow := %d > 0\n", i+1)}, routeTo(t, "grafana", "p"))
+		if i == 3*keepRevisions-2 {
+			last = d.ask(cookie, signedIn("alice"))
+		}
+	}
+	for name, a := range map[string]ask{"the oldest": good, "the last but one": last} {
+		if got := status(d.check(a)); got != 200 {
+			t.Errorf("%s: status %d, want 200", name, got)
+		}
+	}
+}
+
 func TestTokensAreReusedForTheSameContentOnly(t *testing.T) {
 	d := newDoor(t, map[string]string{"grafana.rego": rego}, routeTo(t, "grafana", "grafana"))
 	for range 5 {

@@ -227,7 +227,7 @@ func (g *Generation) after(old *Generation) *Generation {
 	}
 	maps.Copy(next.sets, g.sets)
 	keep := func(r *route) {
-		if next.find(r.Name, r.revision) == nil && len(next.retired[r.Name]) < keepRevisions {
+		if next.find(r.Name, r.revision) == nil {
 			next.retired[r.Name] = append(next.retired[r.Name], r)
 		}
 	}
@@ -246,7 +246,19 @@ func (g *Generation) after(old *Generation) *Generation {
 			keep(r)
 		}
 	}
+	for name, kept := range next.retired {
+		next.retired[name] = bounded(kept)
+	}
 	return &next
+}
+
+// bounded are the oldest and the newest of a route's retired revisions. The oldest is what an Envoy that refuses all later ones goes on with, and the
+// newest what one that is slow is about to leave.
+func bounded(kept []*route) []*route {
+	if len(kept) <= keepRevisions {
+		return kept
+	}
+	return slices.Delete(kept, keepRevisions/2, keepRevisions/2+len(kept)-keepRevisions)
 }
 
 // Revision names one revision of a route, with the host that it is at.
