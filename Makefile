@@ -14,7 +14,7 @@ demo: build $(ENVOY_BIN)
 
 test: setup lint vuln unit
 
-setup: $(ENVOY_BIN) .tools/keycloak-26.7.3/bin/kc.sh .tools/venv/ready .tools/node/ready
+setup: $(ENVOY_BIN) .tools/keycloak-26.7.3/bin/kc.sh .tools/venv/ready .tools/node/ready .tools/bin/pebble
 
 build:
 	@command -v go >/dev/null || { echo "make: Go is missing: install it from https://go.dev/dl/ (any version from 1.21 fetches the pinned one)"; exit 1; }
@@ -23,6 +23,7 @@ build:
 $(ENVOY_BIN):
 	@sh envoy/fetch.sh
 
+.tools/bin/pebble: .ci/tools.mod ; @mkdir -p .tools/bin && go build -modfile=.ci/tools.mod -o $@ github.com/letsencrypt/pebble/v2/cmd/pebble
 .tools/keycloak-26.7.3/bin/kc.sh: ; @sh .ci/packages && sh deploy/keycloak/fetch.sh
 
 # The verifiers in other languages that the identity JWT is held against, from pinned and hashed packages.

@@ -44,6 +44,7 @@ type Sockets struct {
 	Authz   string // gRPC: ext_authz
 	HTTP    string // HTTP/1.1: sign-in, pages, JWKS
 	Streams string // gRPC: ext_proc streams that live as long as a request
+	ACME    string // TLS that clients speak: tls-alpn-01 challenges
 	Admin   string // Envoy's admin interface
 }
 
@@ -54,6 +55,7 @@ func SocketsIn(dir string) Sockets {
 		Authz:   filepath.Join(dir, "authz.sock"),
 		HTTP:    filepath.Join(dir, "http.sock"),
 		Streams: filepath.Join(dir, "streams.sock"),
+		ACME:    filepath.Join(dir, "acme.sock"),
 		Admin:   filepath.Join(dir, "admin.sock"),
 	}
 }
@@ -170,6 +172,8 @@ func staticClusters(c BootstrapConfig) ([]*clusterv3.Cluster, error) {
 		{xds.ClusterHTTP, sockets.HTTP, node.ProtocolHTTP, 1_024},
 		// One for each open WebSocket or event stream: as many as there may be connections.
 		{xds.ClusterStreams, sockets.Streams, node.ProtocolStreams, 65_536},
+		// Handshakes of an ACME server, and of strangers who would be one.
+		{xds.ClusterACME, sockets.ACME, node.ProtocolACME, 256},
 	} {
 		cluster, err := to.cluster(c)
 		if err != nil {

@@ -54,6 +54,7 @@ func TestBootstrapLeadsToDoorward(t *testing.T) {
 		{xds.ClusterAuthz, "/run/doorward/authz.sock", 16_384, true},
 		{xds.ClusterHTTP, "/run/doorward/http.sock", 1_024, false},
 		{xds.ClusterStreams, "/run/doorward/streams.sock", 65_536, true},
+		{xds.ClusterACME, "/run/doorward/acme.sock", 256, false},
 	}
 	clusters := b.GetStaticResources().GetClusters()
 	if len(clusters) != len(rows) {

@@ -108,7 +108,7 @@ func seconds(d time.Duration) *wrapperspb.UInt32Value {
 }
 
 func (l link) protocol(keepalive *corev3.KeepaliveSettings) (*anypb.Any, error) {
-	if l.alpn == node.ProtocolHTTP {
+	if l.alpn == node.ProtocolHTTP || l.alpn == node.ProtocolACME { // of the latter only the connection is used
 		return http1()
 	}
 	return http2(keepalive)

@@ -49,7 +49,7 @@ func clientChains(in Input) (chains []*listenerv3.FilterChain, hosts []string, e
 	var errs []error
 	for _, c := range in.Config.TLS.ClientCertificates {
 		for _, host := range c.Hosts {
-			socket, err := downstreamTLS(alwaysNamed(host), &clientTLS{secret: clientsOf(host), optional: c.Optional})
+			socket, err := downstreamTLS(in.Config.TLS, alwaysNamed(host), &clientTLS{secret: clientsOf(host), optional: c.Optional})
 			errs = append(errs, err)
 			chains, hosts = append(chains, ownChain(in, host, socket)), append(hosts, host)
 		}

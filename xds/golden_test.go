@@ -40,8 +40,11 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// fixture is the certificate of every host in the goldens.
-func fixture(string) (chain, key []byte, err error) {
+// fixture is the certificate of every host in the goldens but one, whose first certificate is awaited.
+func fixture(host string) (chain, key []byte, err error) {
+	if host == "pending.example.com" {
+		return nil, nil, nil
+	}
 	if chain, err = os.ReadFile("cert.pem"); err != nil {
 		return nil, nil, err
 	}

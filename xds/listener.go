@@ -61,7 +61,7 @@ func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) 
 	if err != nil {
 		return nil, fmt.Errorf("listen.https: %w", err)
 	}
-	socket, err := downstreamTLS(&corev3.TypedExtensionConfig{
+	socket, err := downstreamTLS(in.Config.TLS, &corev3.TypedExtensionConfig{
 		Name:        "envoy.tls.certificate_mappers.sni",
 		TypedConfig: mustPack(&snimapperv3.SNI{DefaultValue: noServerName}),
 	}, nil)
@@ -72,7 +72,7 @@ func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) 
 		chain, err := wildcardChain(in, host)
 		errs, chains = append(errs, err), append(chains, chain)
 	}
-	return &listenerv3.Listener{
+	l := &listenerv3.Listener{
 		Name:                          httpsListener,
 		Address:                       addr,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(connectionBuffer),
@@ -83,7 +83,11 @@ func secureListener(in Input, wildcards []string) (*listenerv3.Listener, error) 
 		ListenerFiltersTimeout: durationpb.New(inspectionTimeout),
 		FilterChainMatcher:     byServerName(specials(clients, wildcards)),
 		FilterChains:           chains,
-	}, errors.Join(errs...)
+	}
+	if in.Config.TLS.ACME.Solves(config.ChallengeTLSALPN) {
+		addChallenges(l)
+	}
+	return l, errors.Join(errs...)
 }
 
 // secureChain is a filter chain with TLS and HTTP.
@@ -142,11 +146,11 @@ func address(s string) (*corev3.Address, error) {
 // downstreamTLS asks for the certificate that the mapper names: after the handshake's server name, or always the same. The server's Secret
 // resources hold exact, lower-case hosts and wildcards only, so every other name, and no name, is refused in the handshake. Session resumption is
 // off because the certificate selector refuses it. Clients prove what client says, nothing when it is nil.
-func downstreamTLS(mapper *corev3.TypedExtensionConfig, client *clientTLS) (*corev3.TransportSocket, error) {
+func downstreamTLS(t config.TLS, mapper *corev3.TypedExtensionConfig, client *clientTLS) (*corev3.TransportSocket, error) {
 	selector := &ondemandv3.Config{ConfigSource: ads(), CertificateMapper: mapper}
 	context := &tlsv3.DownstreamTlsContext{
 		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+			TlsParams:     tlsParameters(t),
 			AlpnProtocols: []string{"h2", "http/1.1"},
 			CustomTlsCertificateSelector: &corev3.TypedExtensionConfig{
 				Name:        "envoy.tls.certificate_selectors.on_demand_secret",

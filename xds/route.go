@@ -309,15 +309,19 @@ func redirects(c *config.Config, ports map[string]uint32) *routev3.RouteConfigur
 		hosts[ports[host]] = append(hosts[ports[host]], host)
 	}
 	out := &routev3.RouteConfiguration{Name: httpRoutes}
+	var challenges []*routev3.Route
+	if c.TLS.ACME.Solves(config.ChallengeHTTP) {
+		challenges = append(challenges, challengeRoute())
+	}
 	for _, port := range slices.Sorted(maps.Keys(hosts)) {
 		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
 			Name:    fmt.Sprintf("https-%d", cmp.Or(port, 443)),
 			Domains: hosts[port],
-			Routes: []*routev3.Route{{Match: anyPath(), Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
+			Routes: append(slices.Clone(challenges), &routev3.Route{Match: anyPath(), Action: &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{
 				SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
 				PortRedirect:           port,
 				ResponseCode:           routev3.RedirectAction_PERMANENT_REDIRECT,
-			}}}},
+			}}}),
 		})
 	}
 	return out

@@ -12,15 +12,20 @@ import (
 const noServerName = "-"
 
 // addSecret adds the certificate of a host under the host's name, which is what the listener asks for by SNI.
+// There is none while the first certificate is awaited: whoever asks is told so at once.
 func (s siteInput) addSecret(out *Resources) error {
+	if len(s.chain) == 0 {
+		return nil
+	}
 	// Envoy reads the pair only when the first handshake asks for it: a pair that does not fit must not get that far.
 	if _, err := tls.X509KeyPair(s.chain, s.key); err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	return out.add(secretKind, s.host, &tlsv3.Secret{
-		Name: s.host,
-		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: keyPair(s.chain, s.key)},
-	})
+	pair := keyPair(s.chain, s.key)
+	if len(s.staple) > 0 {
+		pair.OcspStaple = inline(s.staple)
+	}
+	return out.add(secretKind, s.host, &tlsv3.Secret{Name: s.host, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: pair}})
 }
 
 func keyPair(chain, key []byte) *tlsv3.TlsCertificate {

@@ -25,23 +25,37 @@ func byServerName(all []special) *matcherxds.Matcher {
 	return &matcherxds.Matcher{MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: list}}
 }
 
+// byProtocol leads a connection that offers the protocol of tls-alpn-01 challenges, and no other (RFC 8737, section 3), to a filter chain, and any
+// other connection by its server name. It comes first so that it holds for every host, whatever chain the host has.
+func byProtocol(challenges string, rest *matcherxds.Matcher) *matcherxds.Matcher {
+	isChallenge := predicate("envoy.matching.inputs.application_protocol", &networkv3.ApplicationProtocolInput{}, &matcherxds.StringMatcher{
+		MatchPattern: &matcherxds.StringMatcher_Exact{Exact: "'acme-tls/1'"}, // the whole list, as Envoy writes it
+	})
+	return &matcherxds.Matcher{
+		MatcherType: &matcherxds.Matcher_MatcherList_{MatcherList: &matcherxds.Matcher_MatcherList{
+			Matchers: []*matcherxds.Matcher_MatcherList_FieldMatcher{{Predicate: isChallenge, OnMatch: toChain(challenges)}},
+		}},
+		OnNoMatch: &matcherxds.Matcher_OnMatch{OnMatch: &matcherxds.Matcher_OnMatch_Matcher{Matcher: rest}},
+	}
+}
+
 // serverName wants the server name to match an expression as a whole.
 func serverName(expression string) *matcherxds.Matcher_MatcherList_Predicate {
+	return predicate("envoy.matching.inputs.server_name", &networkv3.ServerNameInput{}, &matcherxds.StringMatcher{
+		MatchPattern: &matcherxds.StringMatcher_SafeRegex{SafeRegex: &matcherxds.RegexMatcher{
+			EngineType: &matcherxds.RegexMatcher_GoogleRe2{GoogleRe2: &matcherxds.RegexMatcher_GoogleRE2{}},
+			Regex:      expression,
+		}},
+	})
+}
+
+// predicate holds an input against a matcher.
+func predicate(name string, input validated, m *matcherxds.StringMatcher) *matcherxds.Matcher_MatcherList_Predicate {
 	return &matcherxds.Matcher_MatcherList_Predicate{
 		MatchType: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_{
 			SinglePredicate: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate{
-				Input: &corexds.TypedExtensionConfig{
-					Name:        "envoy.matching.inputs.server_name",
-					TypedConfig: mustPack(&networkv3.ServerNameInput{}),
-				},
-				Matcher: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-					ValueMatch: &matcherxds.StringMatcher{MatchPattern: &matcherxds.StringMatcher_SafeRegex{
-						SafeRegex: &matcherxds.RegexMatcher{
-							EngineType: &matcherxds.RegexMatcher_GoogleRe2{GoogleRe2: &matcherxds.RegexMatcher_GoogleRE2{}},
-							Regex:      expression,
-						},
-					}},
-				},
+				Input:   &corexds.TypedExtensionConfig{Name: name, TypedConfig: mustPack(input)},
+				Matcher: &matcherxds.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: m},
 			},
 		},
 	}

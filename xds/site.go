@@ -94,6 +94,7 @@ type siteInput struct {
 	assertion string        // the header of the identity JWT
 	chain     []byte        // of the certificate, PEM; none for a host that a wildcard covers
 	key       []byte
+	staple    []byte      // OCSP response
 	below     []siteInput // of site.below
 	inScope   bool        // no filter chain of its own leads to it
 }
@@ -103,6 +104,9 @@ func inputOf(in Input, s site) (siteInput, error) {
 	out, errs := routesOf(in, s)
 	var err error
 	out.chain, out.key, err = in.Certificate(s.host)
+	if in.Staple != nil {
+		out.staple = in.Staple(s.host)
+	}
 	return out, errors.Join(errs, wrap("certificate", err))
 }
 

@@ -144,7 +144,7 @@ func (s siteInput) forwardedHost() *corev3.HeaderValueOption {
 
 // wildcardChain is the filter chain of a wildcard.
 func wildcardChain(in Input, wildcard string) (*listenerv3.FilterChain, error) {
-	socket, err := downstreamTLS(alwaysNamed(wildcard), nil)
+	socket, err := downstreamTLS(in.Config.TLS, alwaysNamed(wildcard), nil)
 	return ownChain(in, wildcard, socket), err
 }
 

@@ -20,6 +20,7 @@ const (
 	ClusterAuthz   = "doorward_authz"
 	ClusterHTTP    = "doorward_http"
 	ClusterStreams = "doorward_streams"
+	ClusterACME    = "doorward_acme" // TLS as the client speaks it: tls-alpn-01 challenges
 	// HeaderSNI is set by Envoy on requests to ClusterHTTP: the server name of the TLS handshake. No upstream sees it.
 	HeaderSNI = "x-doorward-sni"
 	// HeaderAdmin is set by Envoy on requests to ClusterHTTP that a route to the admin API takes: the route's name.
@@ -41,8 +42,10 @@ type Input struct {
 	Config   *config.Config
 	Revision func(route string) string // of a route, by name
 	Body     func(route string) bool   // the policy of a route, by name, reads the bodies of requests; nil for none
-	// Certificate returns the PEM chain and key for a host, exact and lower case.
+	// Certificate returns the PEM chain and key for a host, exact and lower case. Without a chain and without an error the host's certificate is
+	// awaited: all else of the host is built, and its handshakes fail until there is one.
 	Certificate func(host string) (chain, key []byte, err error)
+	Staple      func(host string) []byte // the OCSP response for that certificate, in DER; nil where there is none for any
 	// Headers are the request headers that ext_authz is sent, in lower case; nil means all of them. HeaderClientIP is to be one.
 	Headers []string
 	// Page makes the page that a browser gets of one of Envoy's own answers; nil for none. It is part of the listeners: they are updated in place

@@ -29,6 +29,9 @@ type Status struct {
 	Keys     any       `json:"keys,omitempty"`
 	Bundles  []Bundle  `json:"bundles,omitempty"`
 
+	// What is wrong with hosts' certificates, a line each: those that are awaited and those that clients refuse.
+	Certificates []string `json:"certificates,omitempty"`
+
 	// Why the files as they are now cannot be read; what is loaded goes on.
 	Unread string `json:"unread,omitempty"`
 }

@@ -109,7 +109,10 @@ type Issuers []TokenIssuer
 // TLS says where the hosts' certificates come from. Hosts under .localhost get theirs from a local CA without asking.
 type TLS struct {
 	Certificates []Certificate `yaml:"certificates"`
-	LocalCA      bool          `yaml:"local_ca"` // issue for every host that no file covers, not only .localhost
+	LocalCA      bool          `yaml:"local_ca"`    // issue for every host that no file covers, not only .localhost
+	ACME         *ACME         `yaml:"acme"`        // issues for every other host that no file covers; nil for none
+	Profile      string        `yaml:"profile"`     // TLSIntermediate (default) or TLSModern
+	MinVersion   string        `yaml:"min_version"` // "1.2" or "1.3"; the profile's when not given
 
 	ClientCertificates []ClientCertificates `yaml:"client_certificates"` // hosts that clients prove themselves to in the TLS handshake
 }
@@ -132,6 +135,37 @@ func (t TLS) Clients(host string) (ClientCertificates, bool) {
 	}
 	return ClientCertificates{}, false
 }
+
+// The values of TLS.Profile, after Mozilla's "Server Side TLS".
+const (
+	TLSIntermediate = "intermediate"
+	TLSModern       = "modern"
+)
+
+// ACME is a server that issues certificates (RFC 8555). Whoever names one agrees to its terms of service.
+type ACME struct {
+	Email      string `yaml:"email"`      // whom the server writes to; one account for each
+	Directory  URL    `yaml:"directory"`  // Let's Encrypt's by default
+	Staging    bool   `yaml:"staging"`    // Let's Encrypt's staging server, whose certificates nobody trusts
+	CAFile     string `yaml:"ca_file"`    // PEM; trusted for Directory beside the system's roots
+	EAB        *EAB   `yaml:"eab"`        // binds the account to one that the server's operator has given out
+	Challenges Names  `yaml:"challenges"` // of ChallengeHTTP and ChallengeTLSALPN; all that listen allows by default
+
+	contents string // hash of the CA file
+}
+
+// EAB is an external account binding: RFC 8555, section 7.3.4.
+type EAB struct {
+	KeyID       string `yaml:"key_id"`
+	HMACKeyFile string `yaml:"hmac_key_file"` // the key in base64url, as it was given out
+	HMACKey     Secret `yaml:"-"`             // what the file holds, without padding
+}
+
+// How an ACME server is shown that a host is ours.
+const (
+	ChallengeHTTP    = "http-01"     // at port 80: RFC 8555, section 8.3
+	ChallengeTLSALPN = "tls-alpn-01" // at port 443: RFC 8737
+)
 
 // Certificate is a PEM chain with its key. The names that it serves are read from it.
 type Certificate struct {

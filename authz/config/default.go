@@ -16,6 +16,7 @@ func (c *Config) setDefaults() {
 	c.Paths = Paths{Prefix: "/.pomerium", JWKS: "/.well-known/pomerium/jwks.json"}
 	c.Edge = Edge{EscapedSlashes: "reject", UnderscoreHeaders: "reject"}
 	c.DecisionLog = defaultDecisionLog()
+	c.TLS.Profile = TLSIntermediate
 }
 
 func defaultDecisionLog() DecisionLog {

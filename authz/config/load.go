@@ -128,6 +128,12 @@ func (l *loader) paths(p place, c *Config) {
 	for i := range c.TLS.ClientCertificates {
 		resolve(dir, &c.TLS.ClientCertificates[i].CAFile, &c.TLS.ClientCertificates[i].CRLFile)
 	}
+	if a := c.TLS.ACME; a != nil {
+		resolve(dir, &a.CAFile)
+		if a.EAB != nil {
+			resolve(dir, &a.EAB.HMACKeyFile)
+		}
+	}
 	if !p.has("policies") {
 		if path := filepath.Join(dir, "policies"); exists(path) {
 			c.Policies = []string{path}

@@ -46,6 +46,7 @@ func TestDefaults(t *testing.T) {
 			Name: "default", Issuer: mustURL(t, "https://keycloak.example.com/realms/main"), ClientID: "doorward", ClientSecret: "hush",
 			ClientSecretFile: filepath.Join(dir, "secrets/oidc"), Scopes: []string{"openid", "profile", "email"}, GroupsClaim: "groups", GroupsOverage: "refuse",
 		}},
+		TLS:       TLS{Profile: "intermediate", MinVersion: "1.2"},
 		Listen:    Listen{HTTPS: ":443", HTTP: ":80"},
 		AuthURL:   mustURL(t, "https://grafana.localhost"),
 		DataDir:   filepath.Join(dir, "data"),

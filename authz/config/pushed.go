@@ -195,6 +195,15 @@ func (x *Index) Hosts() []string {
 // Has says whether a host has a route.
 func (x *Index) Has(host string) bool { return len(x.byHost[host]) > 0 }
 
+// Of are the routes of a host.
+func (x *Index) Of(host string) []Route {
+	var routes []Route
+	for _, r := range x.byHost[host] {
+		routes = append(routes, *r)
+	}
+	return routes
+}
+
 // Config is the configuration with all routes that there are now.
 func (x *Index) Config() *Config {
 	c := *x.config

@@ -49,7 +49,7 @@ func TestPushedFaults(t *testing.T) {
 		{`routes: [{name: x, from: "https://grafana.localhost:8443", prefix: /x, to: "http://x", policy: public}]`,
 			`wiki.yaml:1:26: routes[x].from: port 8443, but grafana.localhost is at port 443 at DIR/doorward.yaml:4:5; one host has one port`},
 		{`routes: [{name: x, from: "https://x.example.com", to: "http://x", policy: public}]`,
-			`wiki.yaml:1:26: routes[x].from: no certificate for x.example.com: add one that names it to tls.certificates, or set tls.local_ca: true to issue one from the local CA, or use a host below .localhost`},
+			`wiki.yaml:1:26: routes[x].from: no certificate for x.example.com: add one that names it to tls.certificates, or set tls.acme to have one issued, or tls.local_ca: true to issue one from the local CA, or use a host below .localhost`},
 		{`routes: [{name: x, from: "https://grafana.localhost", prefix: /x, to: "http://x", policy: public, groups: eu}]`,
 			`wiki.yaml:1:107: routes[x].groups: "eu" is not one of control.groups; add it there or correct it` + "\n" +
 				`wiki.yaml:1:107: routes[x].groups: are eu, but grafana.localhost has none at DIR/doorward.yaml:4:5; all routes of a host have the same groups`},

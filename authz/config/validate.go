@@ -52,6 +52,7 @@ func (c *checker) all() {
 	for i := range c.c.Routes {
 		c.route(c.routes[i], &c.c.Routes[i])
 	}
+	c.tls(c.root.key("tls"))
 	c.hosts()
 	c.clientCertificates(c.root.key("tls").key("client_certificates"))
 	c.control(c.root.key("control"))

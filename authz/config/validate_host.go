@@ -111,11 +111,14 @@ func (c *checker) certificates(known []host) {
 
 // certified checks that a host has a certificate from a file or gets one.
 func (c *checker) certified(h host) {
-	if c.c.TLS.LocalCA || IsLocalhost(h.name) || c.c.covered(h.name) || checkDNSName(h.name) != nil {
+	if c.c.TLS.LocalCA || c.c.TLS.ACME != nil && !IsWildcard(h.name) || IsLocalhost(h.name) || c.c.covered(h.name) || checkDNSName(h.name) != nil {
 		return
 	}
-	c.add(h.at, "no certificate for %s: add one that names it to tls.certificates, or set tls.local_ca: true to issue one from the local CA, or use a host below .localhost",
-		h.name)
+	issue := "set tls.acme to have one issued, or tls.local_ca: true to issue one from the local CA"
+	if IsWildcard(h.name) { // an ACME server would want to see a record in DNS
+		issue = "set tls.local_ca: true to issue one from the local CA"
+	}
+	c.add(h.at, "no certificate for %s: add one that names it to tls.certificates, or %s, or use a host below .localhost", h.name, issue)
 }
 
 // covered says whether a certificate from a file names a host. A wildcard stands for one label (RFC 9525, section 6.3).

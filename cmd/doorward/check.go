@@ -81,7 +81,7 @@ func check(ctx context.Context, path string, asked *envoyBinary) (*config.Config
 	if err != nil {
 		return nil, nil, err
 	}
-	source, err := cert.NewSource(c, ca)
+	source, err := cert.NewSource(c, ca, awaited(c))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -89,7 +89,7 @@ func check(ctx context.Context, path string, asked *envoyBinary) (*config.Config
 	if err != nil {
 		return nil, nil, err
 	}
-	made, err := build(ctx, c, load, new(xds.Builder), source.Certificate, []string{})
+	made, err := build(ctx, c, load, new(xds.Builder), source, []string{})
 	if err == nil {
 		err = asked.validate(ctx, made.resources)
 	}

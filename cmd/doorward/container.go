@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -11,6 +12,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// howToTrust is for people; the file's path is filled in.
+const howToTrust = `To trust the local CA (%[1]s), as root:
+  Debian, Ubuntu   cp %[1]s /usr/local/share/ca-certificates/doorward.crt && update-ca-certificates
+  Fedora, RHEL     trust anchor %[1]s
+  macOS            security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain %[1]s
+  Windows          certutil -addstore -f Root %[1]s
+Firefox: Settings, Privacy & Security, Certificates, View Certificates, Authorities, Import.
+curl: --cacert %[1]s. Whoever has the key beside it, ca.key, can pretend to be any host to those who trust it.
+`
+
 // caCommand needs no configuration, because a configuration may name the file that it writes.
 func caCommand() *cobra.Command {
 	var dataDir, out string
@@ -18,7 +29,7 @@ func caCommand() *cobra.Command {
 		Use:   "ca --data-dir DIR",
 		Short: "Print the certificate of the local CA, which is made when there is none yet",
 		Long: "Hosts under .localhost get their certificates from a CA that doorward makes for itself. To have a browser or a program\n" +
-			"trust them, give it the certificate that this command prints.",
+			"trust them, give it the certificate that this command prints. How, it says on standard error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir := filepath.Join(dataDir, "ca")
@@ -29,10 +40,16 @@ func caCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			file := filepath.Join(dir, "ca.pem")
 			if out != "" {
-				return replaceFile(out, text)
+				file = out
+				err = replaceFile(out, text)
+			} else {
+				_, err = cmd.OutOrStdout().Write(text)
 			}
-			_, err = cmd.OutOrStdout().Write(text)
+			if err == nil {
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), howToTrust, file)
+			}
 			return err
 		},
 	}

@@ -94,11 +94,11 @@ func TestDataIsPartOfTheRevisionsThatReadIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		source, err := cert.NewSource(c, ca)
+		source, err := cert.NewSource(c, ca, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		change, err := build(t.Context(), c, policy.Config{Paths: c.Policies}, new(xds.Builder), source.Certificate, []string{})
+		change, err := build(t.Context(), c, policy.Config{Paths: c.Policies}, new(xds.Builder), source, []string{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -102,13 +102,13 @@ func (p *planes) settle(before map[authz.Revision]bool) map[authz.Revision]bool 
 
 // report is what the admin API shows.
 func (p *planes) report() admin.Status {
-	envoys, keys := p.xds.Envoys(), p.keys()
+	envoys, keys, certificates := p.xds.Envoys(), p.keys(), certificateTroubles(p.certificateStates())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.status
 	s.Version, s.Started, s.Envoys = version, p.started, envoys
 	s.Routes, s.Hosts = p.index.Len()
-	s.Unread, s.Keys, s.Bundles = p.unread, keys, p.bundles.report()
+	s.Unread, s.Keys, s.Bundles, s.Certificates = p.unread, keys, p.bundles.report(), certificates
 	s.Pushed = len(p.kept)
 	var problems []string
 	for _, e := range envoys {

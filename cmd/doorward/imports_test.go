@@ -23,6 +23,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"doorward/xds":                   {"doorward/authz/config", "doorward/authz/store", "doorward/xds/node"},
 		"doorward/xds/node":              {"doorward/authz/store", "doorward/xds/cert"},
 		"doorward/xds/cert":              {"doorward/authz/config", "doorward/authz/store"},
+		"doorward/xds/cert/acme":         {"doorward/authz/config", "doorward/authz/store", "doorward/xds/cert"},
 		"doorward/authz/store/bolt":      {"doorward/authz/store"},
 		"doorward/authz/store/storetest": {"doorward/authz/store"},
 	}
@@ -34,6 +35,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"github.com/go-jose/go-jose":       "doorward/authz/bearer",
 		"go.etcd.io/bbolt":                 "doorward/authz/store/bolt",
 		"go.yaml.in/yaml":                  "doorward/authz/config",
+		"github.com/caddyserver/certmagic": "doorward/xds/cert/acme",
 		"github.com/prometheus":            "doorward/cmd/doorward",
 	}
 	for _, p := range listPackages(t) {

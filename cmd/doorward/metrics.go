@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"time"
 
 	"doorward/authz"
 	"doorward/authz/decision"
@@ -22,6 +23,8 @@ type metrics struct {
 	decisions interface{ Stats() decision.Stats }
 	streams   interface{ Open() int }
 	xds       interface{ Envoys() []xds.Envoy }
+
+	certificates func() []certificateState
 }
 
 // handler answers in Prometheus' text format. The registry is its own, so nothing else comes in.
@@ -51,6 +54,9 @@ var (
 	descStreams   = describe("streams_open", "Open WebSockets and responses of routes with streams, of people with a session.")
 	descEnvoys    = describe("envoys_connected", "Envoys that are connected.")
 	descCurrent   = describe("envoys_current", "Envoys that have acknowledged all that is served.")
+	descCerts     = describe("certificates", "Hosts by where their certificate comes from: file, local_ca or acme, or pending where the first one is awaited.", "source")
+	descExpiry    = describe("certificate_expiry_seconds", "How long the certificate that ends first is good for, by where it comes from; negative once it has ended.", "source")
+	descCertFault = describe("certificate_problems", "Hosts whose certificate is refused by clients, or could not be got or renewed at the last try.")
 	descRejected  = describe("envoy_rejected_resources", "Resources that connected Envoys have rejected.")
 )
 
@@ -107,4 +113,30 @@ func (m metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(descEnvoys, len(envoys))
 	gauge(descCurrent, current)
 	gauge(descRejected, rejected)
+	m.collectCertificates(to, time.Now())
+}
+
+// collectCertificates counts hosts by the source of their certificate, so that there are few series however many hosts there are.
+func (m metrics) collectCertificates(to chan<- prometheus.Metric, now time.Time) {
+	count, ends, problems := make(map[string]int), make(map[string]time.Time), 0
+	for _, s := range m.certificates() {
+		kind := s.kind
+		if s.Pending {
+			kind = "pending"
+		}
+		if s.Problem != "" {
+			problems++
+		}
+		count[kind]++
+		if end, ok := ends[kind]; s.kind != "" && (!ok || s.NotAfter.Before(end)) {
+			ends[kind] = s.NotAfter
+		}
+	}
+	for kind, n := range count {
+		to <- prometheus.MustNewConstMetric(descCerts, prometheus.GaugeValue, float64(n), kind)
+	}
+	for kind, end := range ends {
+		to <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, end.Sub(now).Seconds(), kind)
+	}
+	to <- prometheus.MustNewConstMetric(descCertFault, prometheus.GaugeValue, float64(problems))
 }

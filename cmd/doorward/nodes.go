@@ -48,7 +48,7 @@ func (p *planes) door(c config.Control) (*node.Door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control.listen: %w", err)
 	}
-	return p.nodes.Open(l, host, node.ProtocolXDS, node.ProtocolAuthz, node.ProtocolStreams, node.ProtocolHTTP, node.ProtocolRenewal), nil
+	return p.nodes.Open(l, host, node.ProtocolXDS, node.ProtocolAuthz, node.ProtocolStreams, node.ProtocolHTTP, node.ProtocolRenewal, node.ProtocolACME), nil
 }
 
 // grpcOptions are those of every gRPC server: who has connected is known, and a machine that has vanished is noticed. Envoys across a network ping

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -27,6 +28,7 @@ import (
 	"doorward/authz/web"
 	"doorward/xds"
 	"doorward/xds/cert"
+	"doorward/xds/cert/acme"
 	"doorward/xds/node"
 )
 
@@ -47,6 +49,7 @@ type planes struct {
 	xds       *xds.Server
 	remote    *admin.Remote
 	ca        *cert.LocalCA
+	acme      *acme.Client
 	nodes     *node.Nodes
 	bundles   *bundles
 	builder   xds.Builder
@@ -54,18 +57,18 @@ type planes struct {
 	settings  atomic.Pointer[login.Settings]
 	idle      atomic.Int64 // how long a session may be unused, in nanoseconds
 
-	turn         sync.Mutex // held while a change is made
-	certificates *cert.Source
+	turn sync.Mutex // held while a change is made
 
-	mu       sync.Mutex      // guards what follows; what turn guards too may be read under either
-	loaded   *config.Config  // without the routes that were pushed since: index has all
-	index    *config.Index   // with turn
-	kept     map[string]kept // by name: the pushed routes as they are in the store; with turn
-	headers  []string        // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
-	delivery *xds.Delivery   // of the last whole configuration
-	status   admin.Status
-	unread   string // why the files as they are could not be read
-	unkept   string // why jwks_file could not be written
+	mu           sync.Mutex      // guards what follows; what turn guards too may be read under either
+	loaded       *config.Config  // without the routes that were pushed since: index has all
+	index        *config.Index   // with turn
+	kept         map[string]kept // by name: the pushed routes as they are in the store; with turn
+	certificates *cert.Source    // with turn
+	headers      []string        // that Envoy sends, nil for all; they only grow, since older revisions may still be asked about
+	delivery     *xds.Delivery   // of the last whole configuration
+	status       admin.Status
+	unread       string // why the files as they are could not be read
+	unkept       string // why jwks_file could not be written
 }
 
 // open builds everything of the first configuration, with nothing served yet. It fails rather than return planes that could not sign.
@@ -108,6 +111,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger) (p *planes, e
 		return nil, err
 	}
 	if err = p.openNodes(c); err != nil {
+		return nil, err
+	}
+	if p.acme, err = acme.New(acme.Config{Store: p.store, Seal: sealer, Log: log, Ready: p.facesClients}); err != nil {
 		return nil, err
 	}
 	if p.decisions, err = decision.New(decision.Config{Settings: c.DecisionLog, Log: log}); err != nil {
@@ -286,7 +292,10 @@ func (p *planes) install(c *config.Config, change *change) {
 		p.decisions.Use(change.decisions)
 	}
 	p.bundles.adopt(change.bundles)
+	p.mu.Lock()
 	p.certificates = change.certificates
+	p.mu.Unlock()
+	p.acme.Adopt(change.acme, p.issued(slices.Collect(maps.Keys(c.Hosts()))))
 	p.remote.Adopt(change.trust)
 	p.builder.Adopt(change.resources)
 	p.took(c, change.headers, p.xds.Install(change.resources))
@@ -306,6 +315,7 @@ type change struct {
 	trust      *admin.Trust     // of the admin API on the network; nil when it is not there
 
 	certificates *cert.Source
+	acme         *acme.Prepared // nil when there is no ACME server
 }
 
 // discard gives up a change that is not applied.
@@ -320,7 +330,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	if err := p.fixed(c); err != nil {
 		return nil, err
 	}
-	certificates, err := cert.NewSource(c, p.ca)
+	prepared, certificates, err := p.prepareCertificates(c)
 	if err != nil {
 		return nil, err
 	}
@@ -330,11 +340,11 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	p.mu.Lock()
 	sent, old := p.headers, p.loaded
 	p.mu.Unlock()
-	change, err := build(ctx, c, used.config(c), &p.builder, certificates.Certificate, sent)
+	change, err := build(ctx, c, used.config(c), &p.builder, certificates, sent)
 	if err != nil {
 		return nil, err
 	}
-	change.bundles, change.certificates = used, certificates
+	change.bundles, change.certificates, change.acme = used, certificates, prepared
 	if change.pages, err = web.New(brand(c)); err != nil {
 		return nil, fmt.Errorf("%s: brand: %w", c.Path, err)
 	}
@@ -359,7 +369,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 }
 
 // build compiles the policies and makes both planes' part of a configuration. Sent are the headers that Envoy sends already.
-func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Builder, certificate func(string) ([]byte, []byte, error), sent []string) (*change, error) {
+func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Builder, certificates *cert.Source, sent []string) (*change, error) {
 	policies, err := policy.Load(ctx, load)
 	if err != nil {
 		return nil, err
@@ -376,7 +386,8 @@ func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Bui
 		return nil, err
 	}
 	resources, err := b.Build(xds.Input{
-		Config: c, Revision: generation.Revision, Body: generation.Body, Certificate: certificate, Headers: headers, Page: page,
+		Config: c, Revision: generation.Revision, Body: generation.Body, Certificate: certificates.Certificate, Staple: certificates.Staple,
+		Headers: headers, Page: page,
 	})
 	if err != nil {
 		return nil, err

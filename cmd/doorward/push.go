@@ -254,7 +254,8 @@ func (p *planes) prepareStep(ctx context.Context, put []config.Pushed, remove []
 	headers := together(p.headers, generation.HeadersOf(names))
 	generation.Sending(xds.HeaderSet(headers), headers)
 	resources, err := p.builder.Update(xds.Input{
-		Config: p.loaded, Revision: generation.Revision, Body: generation.Body, Certificate: p.certificates.Certificate, Headers: headers,
+		Config: p.loaded, Revision: generation.Revision, Body: generation.Body,
+		Certificate: p.certificates.Certificate, Staple: p.certificates.Staple, Headers: headers,
 	}, routes.Hosts)
 	if err != nil {
 		return nil, err
@@ -300,6 +301,7 @@ func (p *planes) take(s *step) *xds.Delivery {
 	p.index.Adopt(s.routes)
 	p.headers = s.headers
 	p.mu.Unlock()
+	p.awaitCertificates(s.routes.Hosts)
 	return p.xds.Install(s.resources)
 }
 

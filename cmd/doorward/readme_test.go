@@ -68,6 +68,8 @@ func TestREADME(t *testing.T) {
 			try = func(t *testing.T) { tryPolicy(t, text, dir, file, block) }
 		case strings.HasPrefix(block, "bundles:"):
 			kind, try = "bundles", func(t *testing.T) { tryBundles(t, dir, block) }
+		case strings.HasPrefix(block, "tls:"):
+			kind, try = "tls", func(t *testing.T) { tryTLS(t, block) }
 		case strings.HasPrefix(block, "- name: "):
 			kind, try = "routes", func(t *testing.T) { tryRoutes(t, block) }
 		case strings.HasPrefix(block, "idp:") && in(smallestSection, block):
@@ -91,7 +93,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1, "nodes": 2} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1, "nodes": 2, "tls": 1} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}
@@ -147,6 +149,15 @@ func smallest(t *testing.T, text string) string {
 func tryRoutes(t *testing.T, block string) {
 	file := filepath.Join(t.TempDir(), "doorward.yaml")
 	put(t, file, "idp: {issuer: \"https://idp.example.com\", client_id: doorward, client_secret: hush}\ntls: {local_ca: true}\nroutes:\n"+indent(block, "  "))
+	if _, err := config.Load(file); err != nil {
+		t.Error(err)
+	}
+}
+
+// tryTLS loads a part of a configuration for a host that needs it.
+func tryTLS(t *testing.T, block string) {
+	file := filepath.Join(t.TempDir(), "doorward.yaml")
+	put(t, file, block+"\nroutes: [{name: a, from: \"https://a.example.com\", to: \"http://a\", policy: public}]\n")
 	if _, err := config.Load(file); err != nil {
 		t.Error(err)
 	}

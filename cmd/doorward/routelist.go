@@ -190,9 +190,13 @@ func certCommand() *cobra.Command {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(table, "HOST\tSOURCE\tUNTIL\tNAMES\tPROBLEM")
+			fmt.Fprintln(table, "HOST\tSOURCE\tUNTIL\tRENEWAL\tNAMES\tPROBLEM")
 			for _, c := range list.Certificates {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", c.Host, dash(c.Source), stamp(c.NotAfter), dash(cmp.Or(few(c.Names), "-")), dash(c.Problem))
+				until := stamp(c.NotAfter)
+				if c.Pending {
+					until = "pending"
+				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Host, dash(c.Source), until, stamp(c.Renewal), dash(cmp.Or(few(c.Names), "-")), dash(c.Problem))
 			}
 			return table.Flush()
 		},

@@ -19,6 +19,7 @@ import (
 	"doorward/authz/admin"
 	"doorward/authz/config"
 	"doorward/envoy"
+	"doorward/xds/cert/acme"
 	"doorward/xds/node"
 
 	"github.com/spf13/cobra"
@@ -124,6 +125,7 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, binary strin
 	group.Go(func() error { return p.keepKeys(inner) })
 	group.Go(func() error { return p.authz.Run(inner) })
 	group.Go(func() error { return p.streams.Run(inner) })
+	group.Go(func() error { return p.acme.Run(inner) })
 	group.Go(func() error { return p.follow(inner) })
 	group.Go(func() error {
 		defer stop()
@@ -172,6 +174,10 @@ func (p *planes) listen(ctx context.Context, group *errgroup.Group, c *config.Co
 	p.runNodes(ctx, group, door)
 	pages := http.NewServeMux() // for what it does to paths that are not clean
 	pages.Handle("/", p.adminOr(api, p.keysOr(p.login)))
+	pages.Handle(acme.ChallengePath, p.acme)
+	if err := p.serveChallenges(ctx, group, c.SocketDir, door); err != nil {
+		return err
+	}
 	if door != nil {
 		runHTTP(ctx, group, door.Listener(node.ProtocolHTTP), p.ofGroup(pages), nil)
 	}

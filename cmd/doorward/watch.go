@@ -47,6 +47,8 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 			r.reload(ctx, now)
 		} else if next := r.bundles.waiting(); next != nil {
 			r.renewBundles(ctx, next)
+		} else if hosts := r.acme.Changed(); hosts != nil {
+			r.renewCertificates(hosts)
 		}
 	}
 }

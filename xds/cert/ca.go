@@ -1,6 +1,7 @@
-// Package cert is where the hosts' certificates come from: files, and a local CA for hosts that nobody else would certify.
+// Package cert is where the hosts' certificates come from: files, an ACME server (package acme gets them), and a local CA for hosts that nobody
+// else would certify.
 //
-// It proves what it hands out (chain, key, names), warns of dates, and asks no server. The local CA is for development and for networks of one's own: its
+// It proves what it hands out (chain, key, names), warns of dates, and asks no server itself. The local CA is for development and for networks of one's own: its
 // root is trusted by nobody until somebody installs it.
 package cert
 
@@ -43,13 +44,13 @@ type LocalCA struct {
 	now  func() time.Time
 
 	mu     sync.Mutex // guards leaves
-	leaves map[string]pair
+	leaves map[string]leaf
 }
 
-// pair is a PEM chain with its key.
-type pair struct {
-	chain, key []byte
-	renew      time.Time
+// leaf is a host's certificate and when the next one is issued.
+type leaf struct {
+	Pair
+	renew time.Time
 }
 
 // NewLocalCA reads the CA's certificate and key from dir (ca.pem, ca.key), or makes them there, the key with mode 0600. ca.pem is what
@@ -171,29 +172,35 @@ func parseCA(chain, key []byte) (*LocalCA, error) {
 	if time.Now().After(parsed.NotAfter) {
 		return nil, fmt.Errorf("ca.pem expired on %s", parsed.NotAfter.Format(time.DateOnly))
 	}
-	return &LocalCA{cert: parsed, key: ec, pem: chain, now: time.Now, leaves: make(map[string]pair)}, nil
+	return &LocalCA{cert: parsed, key: ec, pem: chain, now: time.Now, leaves: make(map[string]leaf)}, nil
 }
 
-// Certificate returns a PEM chain and key for one host, issued anew when two thirds of the last one's life are over.
+// Certificate is Pair, as PEM.
 func (ca *LocalCA) Certificate(host string) (chain, key []byte, err error) {
+	pair, err := ca.Pair(host)
+	return pair.Chain, pair.Key, err
+}
+
+// Pair returns a certificate for one host, issued anew when two thirds of the last one's life are over.
+func (ca *LocalCA) Pair(host string) (Pair, error) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
 	now := ca.now()
-	if p, ok := ca.leaves[host]; ok && now.Before(p.renew) {
-		return p.chain, p.key, nil
+	if l, ok := ca.leaves[host]; ok && now.Before(l.renew) {
+		return l.Pair, nil
 	}
-	p, err := ca.issue(host, now)
+	l, err := ca.issue(host, now)
 	if err != nil {
-		return nil, nil, fmt.Errorf("issue a certificate for %s: %w", host, err)
+		return Pair{}, fmt.Errorf("issue a certificate for %s: %w", host, err)
 	}
-	ca.leaves[host] = p
-	return p.chain, p.key, nil
+	ca.leaves[host] = l
+	return l.Pair, nil
 }
 
-func (ca *LocalCA) issue(host string, now time.Time) (pair, error) {
+func (ca *LocalCA) issue(host string, now time.Time) (leaf, error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return pair{}, err
+		return leaf{}, err
 	}
 	subject := pkix.Name{Organization: []string{"Doorward"}}
 	if len(host) <= maxCommonName {
@@ -209,10 +216,14 @@ func (ca *LocalCA) issue(host string, now time.Time) (pair, error) {
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca.cert, private.Public(), ca.key)
 	if err != nil {
-		return pair{}, err
+		return leaf{}, err
 	}
 	key, err := encodeKey(private)
-	return pair{append(encodeCert(der), ca.pem...), key, now.Add(leafLife - renewBefore)}, err
+	if err != nil {
+		return leaf{}, err
+	}
+	pair, err := NewPair(append(encodeCert(der), ca.pem...), key, FromLocalCA)
+	return leaf{pair, now.Add(leafLife - renewBefore)}, err
 }
 
 // serial is 127 random bits: RFC 5280, section 4.1.2.2, asks for a positive number of at most 20 octets.

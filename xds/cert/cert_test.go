@@ -147,7 +147,7 @@ func TestSourcePrefers(t *testing.T) {
 		write(t, ca, 3*day, "a.example.com"),
 		write(t, ca, 2*day, "a.example.com", "b.example.com", "*.deep.example.com"),
 	}
-	s, err := NewSource(&config.Config{TLS: config.TLS{Certificates: certificates}}, ca)
+	s, err := NewSource(&config.Config{TLS: config.TLS{Certificates: certificates}}, ca, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestSourcePrefers(t *testing.T) {
 		"example.com": 0, "any.example.com": 0, "a.example.com": 1, "b.example.com": 2, "x.deep.example.com": 2,
 		"deep.example.com": 0, "x.any.example.com": -1, "x.y.deep.example.com": -1, "com": -1, "": -1,
 	} {
-		chain, _, err := s.Certificate(host)
+		pair, err := s.Pair(host)
 		if want < 0 {
 			if err == nil {
 				t.Errorf("%q has a certificate", host)
@@ -163,11 +163,11 @@ func TestSourcePrefers(t *testing.T) {
 			continue
 		}
 		text, readErr := os.ReadFile(certificates[want].CertFile)
-		if err != nil || readErr != nil || string(chain) != string(text) {
+		if err != nil || readErr != nil || string(pair.Chain) != string(text) {
 			t.Errorf("%q: another certificate than number %d, or %v", host, want, err)
 		}
 	}
-	if _, err := NewSource(&config.Config{TLS: config.TLS{Certificates: []config.Certificate{write(t, ca, day)}}}, ca); err == nil ||
+	if _, err := NewSource(&config.Config{TLS: config.TLS{Certificates: []config.Certificate{write(t, ca, day)}}}, ca, nil); err == nil ||
 		!strings.Contains(err.Error(), "names no host") {
 		t.Errorf("a certificate without names: %v", err)
 	}
@@ -202,14 +202,14 @@ func TestSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &config.Config{TLS: config.TLS{Certificates: []config.Certificate{{CertFile: certFile, KeyFile: keyFile}}}}
-	s, err := NewSource(c, ca)
+	s, err := NewSource(c, ca, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for host, want := range map[string]string{
 		"grafana.example.com": "other", "grafana.localhost": "ca", "localhost": "ca", "wiki.example.com": "", "notlocalhost": "",
 	} {
-		chain, key, err := s.Certificate(host)
+		pair, err := s.Pair(host)
 		if want == "" {
 			if err == nil || !strings.Contains(err.Error(), "no certificate for "+host) {
 				t.Errorf("%s: error %v, want none for it", host, err)
@@ -220,7 +220,7 @@ func TestSource(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 			continue
 		}
-		if err := verify(t, filepath.Join(dir, want, "ca.pem"), host, chain, key, time.Now()); err != nil {
+		if err := verify(t, filepath.Join(dir, want, "ca.pem"), host, pair.Chain, pair.Key, time.Now()); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -233,7 +233,7 @@ func TestSource(t *testing.T) {
 		}
 	}
 	c.TLS.Certificates[0].KeyFile = filepath.Join(dir, "other", "ca.key")
-	if _, err := NewSource(c, ca); err == nil || !strings.Contains(err.Error(), certFile) {
+	if _, err := NewSource(c, ca, nil); err == nil || !strings.Contains(err.Error(), certFile) {
 		t.Errorf("a key of another certificate: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package cert
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -12,26 +11,38 @@ import (
 	"doorward/authz/config"
 )
 
-// Source finds the certificate of a host: a file that names it, else the local CA where that is allowed. Immutable but for the CA's leaves;
+// Awaited gives the certificates that somebody else gets for us.
+type Awaited interface {
+	// Pair returns what is there for a host, or an error that is ErrPending.
+	Pair(host string) (Pair, error)
+}
+
+// NothingYet is an Awaited that has got nothing, for looking at a configuration.
+type NothingYet struct{}
+
+// Pair is ErrPending.
+func (NothingYet) Pair(string) (Pair, error) { return Pair{}, ErrPending }
+
+// Source finds the certificate of a host: a file that names it, else the ACME server's or the local CA's. Immutable but for what those two have;
 // safe for concurrent use.
 type Source struct {
 	files    []file
 	byName   map[string]file // by DNS name of the certificate, in lower case, wildcards as they stand
 	ca       *LocalCA
-	everyone bool // the CA may issue for any host, not only below .localhost
+	acme     Awaited // nil for none
+	everyone bool    // the CA may issue for any host, not only below .localhost
 }
 
 // file is a certificate from a file.
 type file struct {
-	name       string // of the file
-	chain, key []byte
-	leaf       *x509.Certificate
+	Pair
+	name string // of the file
 }
 
 // NewSource reads the configuration's certificate files. The error joins every file's problem. Where several name a host, the one that is
-// good for longest serves it.
-func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
-	s := &Source{byName: make(map[string]file), ca: ca, everyone: c.TLS.LocalCA}
+// good for longest serves it. Without tls.acme, acme is nil.
+func NewSource(c *config.Config, ca *LocalCA, acme Awaited) (*Source, error) {
+	s := &Source{byName: make(map[string]file), ca: ca, acme: acme, everyone: c.TLS.LocalCA}
 	var errs []error
 	for _, f := range c.TLS.Certificates {
 		loaded, err := load(f)
@@ -40,9 +51,9 @@ func NewSource(c *config.Config, ca *LocalCA) (*Source, error) {
 			continue
 		}
 		s.files = append(s.files, loaded)
-		for _, name := range loaded.leaf.DNSNames {
+		for _, name := range loaded.Leaf.DNSNames {
 			name = strings.ToLower(name)
-			if old, ok := s.byName[name]; !ok || loaded.leaf.NotAfter.After(old.leaf.NotAfter) {
+			if old, ok := s.byName[name]; !ok || loaded.Leaf.NotAfter.After(old.Leaf.NotAfter) {
 				s.byName[name] = loaded
 			}
 		}
@@ -63,14 +74,14 @@ func load(c config.Certificate) (file, error) {
 	if err != nil {
 		return file{}, fmt.Errorf("tls.certificates: %w", err)
 	}
-	parsed, err := tls.X509KeyPair(chain, key)
+	pair, err := NewPair(chain, key, FromFile)
 	if err != nil {
 		return file{}, fmt.Errorf("tls.certificates: %s with %s: %w", c.CertFile, c.KeyFile, err)
 	}
-	if len(parsed.Leaf.DNSNames) == 0 {
+	if len(pair.Leaf.DNSNames) == 0 {
 		return file{}, fmt.Errorf("tls.certificates: %s names no host (subjectAltName): clients would refuse it", c.CertFile)
 	}
-	return file{c.CertFile, chain, key, parsed.Leaf}, nil
+	return file{pair, c.CertFile}, nil
 }
 
 // soon is how long before its end a certificate from a file is warned about.
@@ -80,17 +91,76 @@ const soon = 14 * 24 * time.Hour
 func (s *Source) Warnings(now time.Time) []string {
 	var warnings []string
 	for _, f := range s.files {
-		end := f.leaf.NotAfter.UTC().Format(time.DateTime)
-		switch {
-		case now.After(f.leaf.NotAfter):
-			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s expired at %s: browsers refuse it, renew it", f.name, end))
-		case now.Before(f.leaf.NotBefore):
-			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s is not valid before %s: use one that is, or correct this machine's clock", f.name, f.leaf.NotBefore.UTC().Format(time.DateTime)))
-		case now.Add(soon).After(f.leaf.NotAfter):
-			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s expires at %s: renew it", f.name, end))
+		if w := dates(f.Leaf, now); w != "" {
+			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s %s", f.name, w))
+		}
+		if f.LacksStaple() {
+			warnings = append(warnings, fmt.Sprintf("tls.certificates: %s is to be shown with an OCSP response (must-staple) and there is none: clients refuse it, get one without that", f.name))
 		}
 	}
 	return warnings
+}
+
+// dates says what is wrong with the dates of a certificate, and the remedy; "" for nothing.
+func dates(leaf *x509.Certificate, now time.Time) string {
+	end := leaf.NotAfter.UTC().Format(time.DateTime)
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Sprintf("expired at %s: browsers refuse it, renew it", end)
+	case now.Before(leaf.NotBefore):
+		return fmt.Sprintf("is not valid before %s: use one that is, or correct this machine's clock", leaf.NotBefore.UTC().Format(time.DateTime))
+	case now.Add(soon).After(leaf.NotAfter):
+		return fmt.Sprintf("expires at %s: renew it", end)
+	}
+	return ""
+}
+
+// Pair returns the certificate of a host, exact and in lower case. A file that names the host wins over one with a wildcard, and either over
+// what is issued. The error is ErrPending for a host whose certificate is on its way.
+func (s *Source) Pair(host string) (Pair, error) {
+	if f, ok := s.find(host); ok {
+		return f.Pair, nil
+	}
+	switch {
+	case s.everyone || config.IsLocalhost(host):
+		return s.ca.Pair(host)
+	case s.Issued(host):
+		return s.acme.Pair(host)
+	}
+	return Pair{}, fmt.Errorf("no certificate for %s: add a file that names it to tls.certificates, or set tls.acme or tls.local_ca: true", host)
+}
+
+// Certificate is Pair as PEM, without a chain for a host whose first certificate is awaited.
+func (s *Source) Certificate(host string) (chain, key []byte, err error) {
+	pair, err := s.Pair(host)
+	if errors.Is(err, ErrPending) {
+		return nil, nil, nil
+	}
+	return pair.Chain, pair.Key, err
+}
+
+// Staple is the OCSP response that a host's certificate is shown with; nil for none.
+func (s *Source) Staple(host string) []byte {
+	pair, _ := s.Pair(host) // that there is none, Certificate says
+	return pair.Staple
+}
+
+// Of says where a host's certificate comes from: the name of a file, "ACME" or "local CA".
+func (s *Source) Of(host string) string {
+	f, ok := s.find(host)
+	switch {
+	case ok:
+		return f.name
+	case s.Issued(host):
+		return "ACME"
+	}
+	return "local CA"
+}
+
+// Issued says whether the ACME server issues a host's certificate.
+func (s *Source) Issued(host string) bool {
+	_, byFile := s.find(host)
+	return s.acme != nil && !config.IsWildcard(host) && !byFile && !s.everyone && !config.IsLocalhost(host)
 }
 
 // find is the file that names a host. A wildcard stands for one label: RFC 9525, section 6.3.
@@ -101,24 +171,4 @@ func (s *Source) find(host string) (file, bool) {
 	_, parent, _ := strings.Cut(host, ".")
 	f, ok := s.byName["*."+parent]
 	return f, ok
-}
-
-// Of says where a host's certificate comes from: the name of a file, or "local CA".
-func (s *Source) Of(host string) string {
-	if f, ok := s.find(host); ok {
-		return f.name
-	}
-	return "local CA"
-}
-
-// Certificate returns the PEM chain and key of a host, exact and in lower case. A file that names the host wins over one with a
-// wildcard, and either over the local CA.
-func (s *Source) Certificate(host string) (chain, key []byte, err error) {
-	if f, ok := s.find(host); ok {
-		return f.chain, f.key, nil
-	}
-	if s.everyone || host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return s.ca.Certificate(host)
-	}
-	return nil, nil, fmt.Errorf("no certificate for %s: add a file that names it to tls.certificates, or set tls.local_ca: true", host)
 }

@@ -25,13 +25,14 @@ import (
 )
 
 // The ALPN names of what is spoken (RFC 7301). Those that begin with doorward- are HTTP/2 for gRPC, but for ProtocolRenewal, which is HTTP/1.1 and
-// which no Envoy speaks.
+// which no Envoy speaks, and ProtocolACME, which is what a client of Envoy's says, as it comes.
 const (
 	ProtocolXDS     = "doorward-xds"
 	ProtocolAuthz   = "doorward-authz"
 	ProtocolStreams = "doorward-streams"
 	ProtocolHTTP    = "http/1.1"
 	ProtocolRenewal = "doorward-renewal"
+	ProtocolACME    = "doorward-acme"
 )
 
 // Peer is a node that has connected, as its certificate proves.

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// newIssued is a stack whose hosts get their certificates from an ACME server, over whichever challenges the text says: the keys below tls.acme
+// but for email, directory and ca_file.
+func newIssued(t *testing.T, c pebbleConfig) (*stack, *pebble, func(acme string, hosts ...string)) {
+	t.Helper()
+	s := prepareStack(t, twoHosts)
+	c.http, c.tls = freePort(t), s.port
+	p := newPebble(t, c)
+	return s, p, func(acme string, hosts ...string) {
+		text := fmt.Sprintf(`
+tls: {acme: {email: ops@example.com, directory: "https://127.0.0.1:%d/dir", ca_file: %q, %s}}
+auth_url: "https://%s:%d"
+listen: {https: "127.0.0.1:%d", http: "127.0.0.1:%d"}
+socket_dir: %s/run
+data_dir: %s/data
+routes:
+`, p.port, p.ca, acme, hosts[0], s.port, s.port, c.http, s.dir, s.dir)
+		for i, host := range hosts {
+			text += fmt.Sprintf("  - {name: r%d, from: \"https://%s:%d\", to: %q, policy: public}\n", i, host, s.port, s.grafana.URL)
+		}
+		s.write("doorward.yaml", text)
+	}
+}
+
+// awaitCertificate waits until a host is served with a certificate that want takes.
+func (s *stack) awaitCertificate(host string, roots *x509.CertPool, want func(*x509.Certificate) bool) *x509.Certificate {
+	s.t.Helper()
+	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		leaf, err := s.handshake(host, roots)
+		if err == nil && want(leaf) {
+			return leaf
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%s has no such certificate: %v\n%s", host, err, s.log)
+		}
+	}
+}
+
+func anyCertificate(*x509.Certificate) bool { return true }
+
+// certificates is what doorward cert list says, by host.
+func (s *stack) certificates() map[string]certificateState {
+	s.t.Helper()
+	path, err := program()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := exec.Command(path, "cert", "list", "-o", "json", "--config", s.config()).Output()
+	var list struct{ Certificates []certificateState }
+	if err == nil {
+		err = json.Unmarshal(out, &list)
+	}
+	if err != nil {
+		s.t.Fatalf("cert list: %v\n%s", err, out)
+	}
+	all := make(map[string]certificateState)
+	for _, c := range list.Certificates {
+		all[c.Host] = c
+	}
+	return all
+}
+
+func TestCertificatesFromAnACMEServer(t *testing.T) {
+	s, p, configure := newIssued(t, pebbleConfig{})
+	configure("challenges: [http-01]", "a.example.com")
+	s.start()
+	roots := p.roots()
+	a := s.awaitCertificate("a.example.com", roots, anyCertificate)
+	if state := s.certificates()["a.example.com"]; state.Source != "ACME" || state.Pending || state.Problem != "" || !state.Renewal.After(time.Now()) {
+		t.Errorf("cert list: %+v", state)
+	}
+	s.plain(t, "a.example.com", "/.well-known/acme-challenge/not-a-token", http.StatusNotFound)
+	s.plain(t, "stranger.example.com", "/.well-known/acme-challenge/not-a-token", http.StatusNotFound)
+	s.plain(t, "a.example.com", "/.well-known/other", http.StatusPermanentRedirect)
+
+	// A host more, while it runs, and by the other challenge. The first host's certificate stays.
+	configure("challenges: [tls-alpn-01]", "a.example.com", "b.example.com")
+	s.served()
+	b := s.awaitCertificate("b.example.com", roots, anyCertificate)
+	if again := s.awaitCertificate("a.example.com", roots, anyCertificate); !again.Equal(a) {
+		t.Error("a.example.com has another certificate")
+	}
+	if _, err := s.handshake("stranger.example.com", roots); err == nil {
+		t.Error("a stranger's name has a certificate")
+	}
+
+	// What was issued survives, and the server is not needed.
+	s.stop(syscall.SIGTERM)
+	p.stop()
+	s.start()
+	for host, leaf := range map[string]*x509.Certificate{"a.example.com": a, "b.example.com": b} {
+		if again, err := s.handshake(host, roots); err != nil || !again.Equal(leaf) {
+			t.Errorf("%s after a restart: %v, the same certificate: %t", host, err, err == nil && again.Equal(leaf))
+		}
+	}
+	s.awaitsInVain(t, configure, roots)
+}
+
+// awaitsInVain adds a host while the server is down.
+func (s *stack) awaitsInVain(t *testing.T, configure func(string, ...string), roots *x509.CertPool) {
+	t.Helper()
+	configure("challenges: [tls-alpn-01]", "a.example.com", "b.example.com", "c.example.com")
+	s.served()
+	begun := time.Now()
+	if _, err := s.handshake("c.example.com", roots); err == nil || time.Since(begun) > 2*time.Second {
+		t.Errorf("the handshake of a host without a certificate: %v after %v", err, time.Since(begun))
+	}
+	var state certificateState
+	for end := time.Now().Add(5 * time.Second); state.Problem == "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		state = s.certificates()["c.example.com"]
+	}
+	if !state.Pending || !strings.Contains(state.Problem, "connection refused") || !state.Retry.After(time.Now()) {
+		t.Errorf("cert list: %+v", state)
+	}
+	path, _ := program()
+	out, err := exec.Command(path, "status", "--config", s.config()).Output()
+	if err != nil || !strings.Contains(string(out), `"c.example.com: `) || strings.Contains(string(out), `"a.example.com: `) {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+	if _, err := s.handshake("a.example.com", roots); err != nil {
+		t.Errorf("a host with a certificate: %v", err)
+	}
+}
+
+// plain asks the plain listener.
+func (s *stack) plain(t *testing.T, host, path string, want int) {
+	t.Helper()
+	for line := range strings.Lines(s.read("doorward.yaml")) {
+		_, address, ok := strings.Cut(line, `http: "`)
+		if !ok {
+			continue
+		}
+		address, _, _ = strings.Cut(address, `"`)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s%s: status %d, want %d", host, path, res.StatusCode, want)
+		}
+		return
+	}
+	t.Fatal("no plain listener")
+}
+
+// TestCertificatesAreRenewed has certificates that live for seconds only, from a server that wants accounts bound.
+func TestCertificatesAreRenewed(t *testing.T) {
+	const hmac = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+	s, p, configure := newIssued(t, pebbleConfig{validity: 9 * time.Second, accounts: map[string]string{"kid-1": hmac}})
+	s.write("hmac", hmac+"\n")
+	configure("eab: {key_id: kid-1, hmac_key_file: hmac}", "a.example.com")
+	s.start()
+	roots := p.roots()
+	first := s.awaitCertificate("a.example.com", roots, anyCertificate)
+	next := s.awaitCertificate("a.example.com", roots, func(leaf *x509.Certificate) bool { return !leaf.Equal(first) })
+	if !next.NotAfter.After(first.NotAfter) || time.Now().After(first.NotAfter) {
+		t.Errorf("renewed at %v: until %v, before that until %v", time.Now(), next.NotAfter, first.NotAfter)
+	}
+	if bytes.Equal(next.RawSubjectPublicKeyInfo, first.RawSubjectPublicKeyInfo) {
+		t.Error("the next certificate has the same key")
+	}
+}
