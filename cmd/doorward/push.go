@@ -107,10 +107,7 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 		return nil, err
 	}
 	result := &pushResult{Changes: p.compare(put, remove)}
-	put = slices.DeleteFunc(put, func(one config.Pushed) bool {
-		k, ok := p.kept[one.Route.Name]
-		return ok && k.aside == "" && bytes.Equal(k.text, one.Text)
-	})
+	put = p.news(put)
 	made, err := p.prepareStep(ctx, put, remove)
 	if err != nil {
 		return nil, err
@@ -143,7 +140,19 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 	return result, nil
 }
 
-// parse reads the documents. A name may stand in one of them only.
+// news are the routes that are not served as they are already, and all of a name that comes more than once, which Check refuses.
+func (p *planes) news(put []config.Pushed) []config.Pushed {
+	times := make(map[string]int, len(put))
+	for _, one := range put {
+		times[one.Route.Name]++
+	}
+	return slices.DeleteFunc(put, func(one config.Pushed) bool {
+		k, ok := p.kept[one.Route.Name]
+		return ok && k.aside == "" && bytes.Equal(k.text, one.Text) && times[one.Route.Name] == 1
+	})
+}
+
+// parse reads the documents.
 func (p *planes) parse(documents []routeDocument) ([]config.Pushed, error) {
 	var all []config.Pushed
 	var problems config.Problems
@@ -355,48 +364,60 @@ const (
 	routeRejected = "rejected" // an Envoy has refused it and keeps its last good version, or it does not fit the configuration
 )
 
-// routeStates are all routes, by name.
+// routeStates are all routes, by name: those that are served, and the pushed ones that are set aside.
 func (p *planes) routeStates() []routeState {
 	generation := p.authz.Current()
 	p.mu.Lock()
-	names := p.index.Names()
-	for name, k := range p.kept {
-		if _, ok := p.index.Route(name); !ok && k.aside != "" {
-			names = append(names, name)
-		}
-	}
+	names, all := p.index.Names(), maps.Clone(p.kept)
 	p.mu.Unlock()
-	slices.Sort(names)
 	states := make([]routeState, 0, len(names))
 	for _, name := range names {
-		if s, ok := p.routeState(generation, name); ok {
+		if s, ok := p.servedState(generation, name); ok {
 			states = append(states, s)
 		}
 	}
+	for name, k := range all {
+		if k.aside != "" {
+			states = append(states, asideState(name, k))
+		}
+	}
+	slices.SortStableFunc(states, func(a, b routeState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Status, b.Status)) })
 	return states
 }
 
-// routeState is one route; false for one that there is not.
+// routeState is the route of a name, and the pushed one where there is one in a file too; false for one that there is not.
 func (p *planes) routeState(generation *authz.Generation, name string) (routeState, bool) {
 	p.mu.Lock()
-	r, there := p.index.Route(name)
-	k, pushed := p.kept[name]
+	k := p.kept[name]
 	p.mu.Unlock()
-	s := routeState{Name: name, Status: routeRejected, Reason: k.aside}
-	if pushed {
+	if k.aside != "" {
+		return asideState(name, k), true
+	}
+	return p.servedState(generation, name)
+}
+
+// asideState is a pushed route that does not fit the configuration.
+func asideState(name string, k kept) routeState {
+	return routeState{Name: name, Source: "pushed", Document: string(k.text), ETag: etag(k.text), Status: routeRejected, Reason: k.aside}
+}
+
+// servedState is a route of the configuration.
+func (p *planes) servedState(generation *authz.Generation, name string) (routeState, bool) {
+	p.mu.Lock()
+	r, there := p.index.Route(name)
+	k := p.kept[name]
+	p.mu.Unlock()
+	if !there {
+		return routeState{}, false
+	}
+	s := routeState{
+		Name: name, Host: r.Host(), From: r.From.String(), Match: r.Matches(), To: r.Leads(),
+		Policy: r.Policy, Source: r.Source.String(), Revision: generation.Revision(name),
+	}
+	if r.IsPushed() {
 		s.Source, s.Document, s.ETag = "pushed", string(k.text), etag(k.text)
 	}
-	if !there {
-		return s, pushed
-	}
-	s.Host, s.From, s.Policy, s.Revision = r.Host(), r.From.String(), r.Policy, generation.Revision(name)
-	s.Match, s.To = r.Matches(), r.Leads()
-	if !pushed {
-		s.Source = r.Source.String()
-	}
-	if k.aside == "" {
-		s.Status, s.Reason = hostState(p.xds.Host(s.Host))
-	}
+	s.Status, s.Reason = hostState(p.xds.Host(s.Host))
 	return s, true
 }
 

@@ -149,6 +149,8 @@ func TestPushIsRefusedAsAWhole(t *testing.T) {
 			`x.yaml:1: routes[c].policy: there is no policy "nobody"; there are: any_authenticated_user, p, public`},
 		{push{}, []string{pushedRoute("b", "policy: public"), pushedRoute("b", "policy: public, prefix: /x")},
 			`x.yaml:1:96: routes[b].name: "b" is the name of the route at x.yaml:1:10 too; rename one of them`},
+		{push{}, []string{pushedRoute("a", "policy: public"), pushedRoute("a", "policy: public, prefix: /x")},
+			`x.yaml:1:96: routes[a].name: "a" is the name of the route at x.yaml:1:10 too; rename one of them`},
 		{push{Delete: []string{"fixed"}}, nil, `route "fixed" stands in ` + p.dir + `/doorward.yaml:5:5; change it there`},
 		{push{Delete: []string{"none"}}, nil, `there is no such pushed route: "none"`},
 		{push{Expect: map[string]string{"a": ""}}, nil, `route "a" is another one by now (its ETag is "` + etag + `"): read it again`},
@@ -174,7 +176,7 @@ func TestPushedRoutesThatDoNotFit(t *testing.T) {
 	p.open()
 	p.shows("a served", `b rejected pushed route b:1: routes[b].policy: there is no policy "p"; there are: any_authenticated_user, public, q`,
 		`c rejected pushed route c:1:7: routes[c].name: "c" is the name of the route at `+p.dir+`/doorward.yaml:6:5; change it there, or give this one another name`,
-		"fixed served")
+		"c served", "fixed served")
 	p.write("doorward.yaml", pushBase)
 	p.write("policies/p.rego", "package p\n\nallow := true\n")
 	c, err := p.load(filepath.Join(p.dir, "doorward.yaml"))
