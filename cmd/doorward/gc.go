@@ -35,7 +35,10 @@ func collectorPercent(live uint64) int {
 	return max(leastPercent, int(min(gcPercent, growth*100/max(live, 1))))
 }
 
-// giveBackEvery is how often it is looked whether much memory is free.
+// spare is how much memory, in bytes, may be held beyond what the heap grows to before it is collected.
+const spare = 16 << 20
+
+// giveBackEvery is how often it is looked whether more is.
 const giveBackEvery = 5 * time.Second
 
 // heapBytes is one of the runtime's figures.
@@ -47,9 +50,11 @@ func heapBytes(name string) uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// giveBack gives memory back of which much is free: a whole configuration that is loaded, or sent to an Envoy that comes, takes it for a moment.
+// giveBack gives memory back that the heap does not need: a whole configuration that is loaded, or sent to an Envoy that comes, takes it for a moment.
+// What requests leave behind is no more than what the heap grows to.
 func giveBack() {
-	if heapBytes("/memory/classes/heap/free:bytes") > growth {
+	held := heapBytes("/memory/classes/heap/objects:bytes") + heapBytes("/memory/classes/heap/unused:bytes") + heapBytes("/memory/classes/heap/free:bytes")
+	if held > heapBytes("/gc/heap/goal:bytes")+spare {
 		debug.FreeOSMemory()
 	}
 }
