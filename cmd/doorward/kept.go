@@ -53,25 +53,16 @@ func documents(all map[string]kept, aside bool) []config.Document {
 	return list
 }
 
-// load reads the files with the routes that were pushed. Those that were set aside get another chance; where they still do not fit, they stay
-// aside. It is for who holds the turn.
+// load reads the files with the routes that were pushed, without those that are set aside. It is for who holds the turn.
 func (p *planes) load(path string) (*config.Config, error) {
-	c, err := config.Load(path, documents(p.kept, true)...)
-	if err == nil {
-		return c, nil
-	}
-	some := documents(p.kept, false)
-	if len(some) == len(p.kept) {
-		return nil, err
-	}
-	return config.Load(path, some...)
+	return config.Load(path, documents(p.kept, false)...)
 }
 
-// fit sets those routes that were pushed aside, with the reason, which do not fit the files any more, and changes nothing else. The generation is
-// that of the files alone.
-func (p *planes) fit(c *config.Config, g *authz.Generation) {
+// fit notes of routes that were pushed why they do not fit a configuration, which does not have them, and of those that do that they are not set
+// aside. It changes nothing else. The generation is that of the configuration.
+func (p *planes) fit(c *config.Config, g *authz.Generation, all []config.Document) {
 	index := config.NewIndex(c)
-	for _, d := range documents(p.kept, true) {
+	for _, d := range all {
 		var step *config.Step
 		one, err := config.ParseDocument(d, filepath.Dir(c.Path))
 		if err == nil {
@@ -89,13 +80,48 @@ func (p *planes) fit(c *config.Config, g *authz.Generation) {
 // aside notes why a pushed route is not served, nil for one that is.
 func (p *planes) aside(name string, err error) {
 	k := p.kept[name]
+	before := k.aside
 	if k.aside = ""; err != nil {
 		k.aside = err.Error()
+	}
+	if k.aside != "" && k.aside != before {
 		p.log.Error("a route that was pushed does not fit the configuration and is not served", "route", name, "cause", k.aside)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kept[name] = k
+}
+
+// takeBack gives the routes that are set aside another chance with the configuration that has just been installed. Those that fit again are served
+// from now on; the others stay aside, and keep nothing else from being served.
+func (p *planes) takeBack(ctx context.Context, c *config.Config) {
+	without := maps.Clone(p.kept)
+	maps.DeleteFunc(without, func(_ string, k kept) bool { return k.aside == "" })
+	if len(without) == 0 {
+		return
+	}
+	all := documents(without, true)
+	p.fit(c, p.authz.Current(), all)
+	back := slices.DeleteFunc(all, func(d config.Document) bool { return p.kept[d.Name].aside != "" })
+	if len(back) == 0 {
+		return
+	}
+	more, err := p.load(c.Path)
+	var used bundleVersions
+	if err == nil {
+		used, err = p.bundles.of(ctx, more)
+	}
+	var change *change
+	if err == nil {
+		change, err = p.ready(ctx, more, used)
+	}
+	if err == nil {
+		p.install(more, change)
+		return
+	}
+	for _, d := range back {
+		p.aside(d.Name, err)
+	}
 }
 
 // restore adds, one by one, the routes that were pushed, when they cannot be served all, and it is not known which of them do not fit: these are set

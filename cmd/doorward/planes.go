@@ -200,6 +200,7 @@ func (p *planes) change(ctx context.Context, c *config.Config) error {
 		return fmt.Errorf("refused, nothing of it is applied: %w", err)
 	}
 	p.install(c, change)
+	p.takeBack(ctx, c)
 	return nil
 }
 
@@ -231,7 +232,7 @@ func (p *planes) start(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	// The others are served at once, all of them: what is served first takes from an Envoy that comes back whatever is not in it.
-	p.fit(c, change.generation)
+	p.fit(c, change.generation, documents(p.kept, true))
 	if all, err = config.Load(c.Path, documents(p.kept, false)...); err == nil {
 		if most, err := p.ready(ctx, all, used); err == nil {
 			change.discard()
@@ -253,6 +254,7 @@ func (p *planes) renew(ctx context.Context, next bundleVersions) error {
 	change, err := p.ready(ctx, c, p.bundles.with(next))
 	if err == nil {
 		p.install(c, change)
+		p.takeBack(ctx, c)
 		return nil
 	}
 	for name, v := range next {
