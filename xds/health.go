@@ -31,6 +31,10 @@ func (u upstream) healthChecks() []*corev3.HealthCheck {
 	}
 	if h.GRPCService != nil {
 		out.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{ServiceName: *h.GRPCService}}
+		if u.scheme == "https" {
+			// The connections of checks ask for no protocol unless told to, and servers of gRPC refuse that (RFC 9113, section 3.2).
+			out.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: []string{"h2"}}
+		}
 	} else {
 		out.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: u.httpCheck(h)}
 	}
