@@ -328,7 +328,7 @@ type Route struct {
 	CircuitBreaker   *CircuitBreaker   `yaml:"circuit_breaker" json:",omitempty"`   // bounds what is asked of the upstream at a time
 	LoadBalancing    string            `yaml:"load_balancing" json:",omitempty"`    // of LoadBalancings; "" is RoundRobin
 	HashOn           *HashOn           `yaml:"hash_on" json:",omitempty"`           // what RingHash and Maglev go by
-	Retry            *Retry            `yaml:"retry" json:",omitempty"`             // nil for none
+	Retry            *Retry            `yaml:"retry" json:",omitempty"`             // nil: once, and only what the upstream cannot have seen
 	Mirror           []Mirror          `yaml:"mirror" json:",omitempty"`            // who gets copies of the requests
 
 	PreserveHostHeader bool   `yaml:"preserve_host_header"` // send the client's Host to the upstream
