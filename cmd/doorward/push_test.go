@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"doorward/authz/config"
 )
@@ -231,6 +234,37 @@ func TestOnePushedRouteThatDoesNotFit(t *testing.T) {
 	p.shows("a served", "c served", "fixed served")
 	if p.kept["c"].text != nil {
 		t.Error("a route that was removed is kept")
+	}
+}
+
+// TestFilesOfPushedRoutes: what a pushed route names is looked at from the push on.
+func TestFilesOfPushedRoutes(t *testing.T) {
+	p := newPushes(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	t.Cleanup(group.Wait) // before the store is closed
+	t.Cleanup(cancel)
+	group.Go(func() { _ = p.watch(ctx, p.loaded) })
+	ca, err := os.ReadFile(filepath.Join(p.dir, "data/ca/ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := filepath.Join(t.TempDir(), "upstream.pem")
+	name := func(text string) {
+		if err := os.WriteFile(named, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name(string(ca))
+	time.Sleep(5 * pollEvery) // until the files of the start have been looked at
+	p.must(push{}, `{name: a, from: "https://a.localhost", to: "https://app:8443", policy: public, tls_custom_ca_file: `+named+`}`)
+	revision := p.authz.Current().Revision("a")
+	time.Sleep(5 * pollEvery)
+	name(string(ca) + "\n")
+	for end := time.Now().Add(10 * time.Second); p.authz.Current().Revision("a") == revision; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("another file is not noticed")
+		}
 	}
 }
 

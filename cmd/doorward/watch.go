@@ -30,7 +30,7 @@ const (
 
 // watch applies the configuration again whenever one of its files changes, once they have been still for one look, until ctx ends.
 func (p *planes) watch(ctx context.Context, c *config.Config) error {
-	r := reloader{planes: p, current: c, files: c.Files(), tried: time.Now()}
+	r := reloader{planes: p, current: c, seen: c, files: c.Files(), tried: time.Now()}
 	last, wait := r.applied, time.Duration(0)
 	for {
 		select {
@@ -39,6 +39,7 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 		case <-time.After(max(pollEvery, wait)):
 		}
 		start := time.Now()
+		r.follow()
 		now := fingerprint(r.files)
 		wait = min(pollAtMost, pollShare*time.Since(start))
 		still := now == last
@@ -57,11 +58,26 @@ func (p *planes) watch(ctx context.Context, c *config.Config) error {
 type reloader struct {
 	*planes
 	current *config.Config
+	seen    *config.Config // planes.loaded, when last looked at
 	files   []string
 	applied uint64 // fingerprint of files when they were last read
 	tried   time.Time
 	failed  bool
 	problem string // already in the log
+}
+
+// follow has the files looked at that a pushed route names, from when it is pushed.
+func (r *reloader) follow() {
+	r.mu.Lock()
+	loaded := r.loaded
+	r.mu.Unlock()
+	if loaded == r.seen {
+		return
+	}
+	r.seen, r.current = loaded, loaded
+	if files := loaded.Files(); !slices.Equal(files, r.files) {
+		r.files, r.applied = files, 0 // as in reload
+	}
 }
 
 // reload reads the configuration and applies it if it differs. seen is the fingerprint from before, so that a change made meanwhile is
