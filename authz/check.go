@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,9 @@ func (s *Server) decide(ctx context.Context, g *Generation, req *request) (v ver
 	}
 	if req.sni != req.host || !v.route.serves(req.host) {
 		return v.because(misdirected, errMisdirected)
+	}
+	if v.route.TCP() != (req.method == methodConnect) {
+		return v.because(misdirected, errMethod)
 	}
 	if v.preflight = v.route.cors.answers(req); v.preflight {
 		return v.because(allowed, nil)
@@ -148,6 +152,7 @@ var (
 	errGroup           = errors.New("the route is for other groups of Envoys than the one that asks")
 	errHeaders         = errors.New("not every header that the policy reads was sent by Envoy: its ext_authz filter is not the one of this configuration")
 	errBody            = errors.New("the policy reads the request's body and Envoy's route does not send it: the route is not the one of this configuration")
+	errMethod          = errors.New("the route is for CONNECT and the request is not, or the other way round")
 	errMisdirected     = errors.New("the host differs from the route's or from the TLS server name")
 )
 
@@ -170,7 +175,7 @@ func (s *Server) find(ctx context.Context, req *request, r *route) (*session.Ses
 	if req.cookie == "" {
 		return nil, nil
 	}
-	found, err := s.Sessions.Find(ctx, req.cookie, req.host)
+	found, err := s.Sessions.Find(ctx, req.cookie, cmp.Or(r.scope, req.host))
 	if errors.Is(err, session.ErrNone) {
 		return nil, nil
 	}

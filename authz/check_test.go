@@ -29,7 +29,7 @@ import (
 
 const host = "grafana.example.com"
 
-// people are sessions by the value of their cookie.
+// people are sessions by the value of their cookie, and of their programs' credential, which ends in -at-service.
 type people map[string]*session.Session
 
 func (p people) Find(_ context.Context, cookie, h string) (*session.Session, error) {
@@ -38,6 +38,9 @@ func (p people) Find(_ context.Context, cookie, h string) (*session.Session, err
 	}
 	if s := p[cookie]; s != nil && (h == host || strings.HasSuffix(h, ".apps.example.com")) {
 		return s, nil
+	}
+	if name, ok := strings.CutSuffix(cookie, "-at-service"); ok && p[name] != nil && h == session.ForService(host) {
+		return p[name], nil
 	}
 	return nil, session.ErrNone
 }

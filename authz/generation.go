@@ -32,7 +32,8 @@ type route struct {
 	config.Route
 	revision string
 	host     string
-	wild     bool // host is a wildcard
+	wild     bool   // host is a wildcard
+	scope    string // of a TCP service: the host for which the credential is issued that counts; "" for the request's
 	policy   *policy.Policy
 	input    policy.Route
 	reads    headerSet
@@ -133,6 +134,9 @@ func newRoute(r config.Route, policies *policy.Set, shared *edge) (*route, error
 		plain:    plainHeaders(r),
 		token:    revision + " " + shared.header,
 		demand:   session.Demand{Providers: r.IDP, MaxAge: time.Duration(r.MaxAge), ACR: r.ACRValues},
+	}
+	if r.TCP() {
+		made.scope = session.ForService(made.host)
 	}
 	if r.Bearer != nil {
 		made.bearer = &bearer.Allowed{Route: r.Name, ServiceTokens: r.Bearer.ServiceTokens, Issuers: r.Bearer.Issuers}

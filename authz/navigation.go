@@ -19,7 +19,7 @@ func (r *request) navigation() bool {
 
 // frame says whether the answer will be shown in a frame or kept for later, where a page helps and a redirect does not.
 func (r *request) frame() bool {
-	if mode, _ := r.first("sec-fetch-mode"); mode != "navigate" {
+	if mode, _ := r.first("sec-fetch-mode"); mode != "navigate" || r.method == methodConnect {
 		return false
 	}
 	return !r.navigation()

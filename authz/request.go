@@ -39,6 +39,9 @@ type request struct {
 // header is one header line. The value has the bytes that the client sent.
 type header struct{ name, value string }
 
+// methodConnect is that of a request to a TCP service. It has no path (RFC 9110, section 9.3.6; RFC 9113, section 8.5).
+const methodConnect = "CONNECT"
+
 // usualHeaders is how many Envoy sends when no policy reads others than the way of a request does.
 const usualHeaders = 8
 
@@ -68,7 +71,7 @@ func parseRequest(in string) (*request, error) {
 		return req, errors.New("no header map was sent: Envoy's ext_authz filter lacks encode_raw_headers")
 	}
 	req.path, req.query, _ = strings.Cut(req.target, "?")
-	if !strings.HasPrefix(req.path, "/") {
+	if !strings.HasPrefix(req.path, "/") && (req.method != methodConnect || req.target != "") {
 		return req, fmt.Errorf("path %q does not begin with a slash", clip(req.path))
 	}
 	if err := req.checkConnection(); err != nil {

@@ -158,8 +158,22 @@ func (s *Server) stranger(req *request, v verdict) denial {
 		return d
 	}
 	d := problem(req, 401, "unauthenticated", message)
+	if r.TCP() && r.Unauthenticated == config.Login && !req.bearer {
+		d = complaint{Error: "unauthenticated", Message: message, Decision: req.id, SignIn: r.programSignIn()}.denial(401)
+	}
 	d.header["www-authenticate"] = challenge(req, v)
 	return d
+}
+
+// programSignIn is where a person lets a program connect to the route's service (package login).
+func (r *route) programSignIn() string {
+	q := url.Values{}
+	r.demand.AddTo(q)
+	at := r.From.Origin() + r.edge.prefix + "/cli"
+	if len(q) > 0 {
+		at += "?" + q.Encode()
+	}
+	return at
 }
 
 // maxReturn keeps the redirect to sign-in well below the 60 KiB that Envoy takes as a request's headers.
@@ -274,11 +288,19 @@ func problem(req *request, status int, code, message string) denial {
 	if req.grpc() {
 		return denial{status: status, body: []byte(cmp.Or(message, code) + " (decision " + req.id + ")"), header: make(map[string]string)}
 	}
-	body, err := json.Marshal(struct {
-		Error    string `json:"error"`
-		Message  string `json:"message,omitempty"`
-		Decision string `json:"decision_id"`
-	}{code, message, req.id})
+	return complaint{Error: code, Message: message, Decision: req.id}.denial(status)
+}
+
+// complaint is what a program is told.
+type complaint struct {
+	Error    string `json:"error"`
+	Message  string `json:"message,omitempty"`
+	Decision string `json:"decision_id"`
+	SignIn   string `json:"sign_in,omitempty"` // of a TCP service: where a person lets the program connect
+}
+
+func (c complaint) denial(status int) denial {
+	body, err := json.Marshal(c)
 	if err != nil {
 		body = []byte(`{"error":"denied"}`)
 	}

@@ -29,7 +29,7 @@ func (s *Server) withTicket(req *request, v verdict) []byte {
 
 // streams says whether Envoy may ask package stream about the request. It never says no where Envoy does: that would refuse the request.
 func (r *route) streams(req *request) bool {
-	if r.Streams {
+	if r.Streams || r.TCP() {
 		return true
 	}
 	if !r.AllowWebsockets {

@@ -35,7 +35,7 @@ const (
 
 // upstream is what makes one cluster differ from another.
 type upstream struct {
-	scheme     string // http, https or h2c
+	scheme     string // http, https, h2c or tcp
 	endpoints  []endpoint
 	http1      bool // no HTTP/2 even over TLS: a WebSocket could not be opened with many servers
 	skipVerify bool

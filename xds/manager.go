@@ -29,17 +29,21 @@ func secureManager(c *config.Config, page func(PageText) Page) *hcmv3.HttpConnec
 	m.RouteSpecifier = &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: scopedRoutes()}
 	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{identityStripper(c)}
 	m.HttpFilters = []*hcmv3.HttpFilter{authzFilter(), streamFilter(true), routerFilter()}
-	// Off for every route but those that turn it on.
-	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{
-		UpgradeType: websocket,
-		Enabled:     wrapperspb.Bool(false),
-		Filters:     []*hcmv3.HttpFilter{authzFilter(), streamFilter(false), routerFilter()},
-	}}
+	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{upgradeOf(websocket), upgradeOf(connect)}
 	// Over TLS the scheme is https, whatever an HTTP/2 client writes into :scheme.
 	m.SchemeHeaderTransformation = &corev3.SchemeHeaderTransformation{
 		Transformation: &corev3.SchemeHeaderTransformation_SchemeToOverwrite{SchemeToOverwrite: "https"},
 	}
 	return m
+}
+
+// upgradeOf is a kind of upgrade that is off for every route but those that turn it on.
+func upgradeOf(kind string) *hcmv3.HttpConnectionManager_UpgradeConfig {
+	return &hcmv3.HttpConnectionManager_UpgradeConfig{
+		UpgradeType: kind,
+		Enabled:     wrapperspb.Bool(false),
+		Filters:     []*hcmv3.HttpFilter{authzFilter(), streamFilter(false), routerFilter()},
+	}
 }
 
 // plainManager is that of the http listener: it has redirects and nothing else.

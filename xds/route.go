@@ -128,6 +128,10 @@ func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
 // first takes gRPC; and where requests of some methods alone are sent again, each of them is two.
 func (s siteInput) route(i int) ([]*routev3.Route, error) {
 	r, limit := s.routes[i], s.bodies[i]
+	if r.TCP() {
+		out := connectRoute(s.host, r, checked(r.Name, s.revisions[i], body{limit: limit, stream: true}), s.to[i].targets)
+		return []*routev3.Route{out}, out.ValidateAll()
+	}
 	out, err := s.oneRoute(r, checked(r.Name, s.revisions[i], body{limit: limit}), s.to[i])
 	if err != nil {
 		return nil, err

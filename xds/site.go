@@ -59,7 +59,7 @@ func siteOf(c *config.Config, host string, routes []config.Route) (site, bool) {
 	return s, true
 }
 
-// byMatch orders the routes of a host: exact paths, then regular expressions in the order of the file, then prefixes,
+// byMatch orders the routes of a host: the one of a TCP service, exact paths, then regular expressions in the order of the file, then prefixes,
 // the longest first.
 func byMatch(a, b config.Route) int {
 	if c := cmp.Compare(matchClass(a), matchClass(b)); c != 0 || matchClass(a) != prefixClass {
@@ -69,13 +69,16 @@ func byMatch(a, b config.Route) int {
 }
 
 const (
-	pathClass = iota
+	connectClass = iota
+	pathClass
 	regexClass
 	prefixClass
 )
 
 func matchClass(r config.Route) int {
 	switch {
+	case r.TCP():
+		return connectClass
 	case r.Path != "":
 		return pathClass
 	case r.Regex != "":

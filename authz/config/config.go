@@ -281,7 +281,7 @@ const (
 // Redirect and Response is set.
 type Route struct {
 	Name   string            `yaml:"name"` // unique; [a-z0-9._-], at most 63 bytes
-	From   URL               `yaml:"from"` // https://host[:port], no path
+	From   URL               `yaml:"from"` // https://host[:port], no path; or tcp+https://host:port for a TCP service
 	To     Targets           `yaml:"to"`
 	Labels map[string]string `yaml:"labels"` // policies read them as input.route.labels
 
@@ -312,7 +312,7 @@ type Route struct {
 	RegexRewriteSubstitution string `yaml:"regex_rewrite_substitution"`
 
 	Timeout         *Duration `yaml:"timeout"`      // whole response; 0s for none; 30s by default, none with Streams
-	IdleTimeout     *Duration `yaml:"idle_timeout"` // 5m by default
+	IdleTimeout     *Duration `yaml:"idle_timeout"` // 5m by default, 1h for TCP
 	AllowWebsockets bool      `yaml:"allow_websockets"`
 	Streams         bool      `yaml:"streams"` // responses may be event streams or long polls, which end with the session
 
@@ -366,7 +366,8 @@ type CORS struct {
 	MaxAge           Duration `yaml:"max_age"`           // how long a browser may remember the answer to a preflight; 10m by default
 }
 
-// Target is one upstream: http, https or h2c, a host and a port (443 for https and 80 for the others when absent), no path.
+// Target is one upstream: http, https or h2c, a host and a port (443 for https and 80 for the others when absent), no path; or tcp, a host and a
+// port.
 type Target struct {
 	URL    UpstreamURL `yaml:"url"`
 	Weight uint32      `yaml:"weight"` // share among the route's targets; 1 by default
@@ -406,5 +407,10 @@ func (r Route) Public() bool { return r.Policy == PolicyPublic }
 // Anonymous says whether a request without a session is decided by the policy.
 func (r Route) Anonymous() bool { return r.AllowAnonymous || r.Public() }
 
-// PassIdentity says whether the upstream gets the identity JWT.
-func (r Route) PassIdentity() bool { return r.PassIdentityHeaders == nil || *r.PassIdentityHeaders }
+// TCP says whether the route leads to a TCP service: it takes CONNECT to its host and nothing else.
+func (r Route) TCP() bool { return r.From.service != 0 }
+
+// PassIdentity says whether the upstream gets the identity JWT. A TCP service gets no header at all.
+func (r Route) PassIdentity() bool {
+	return !r.TCP() && (r.PassIdentityHeaders == nil || *r.PassIdentityHeaders)
+}

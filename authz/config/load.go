@@ -34,6 +34,9 @@ func Load(path string, pushed ...Document) (*Config, error) {
 	if c.AuthURL.IsZero() && !doc.place().has("auth_url") {
 		c.AuthURL = onlyHost(c.Routes)
 	}
+	for i := range c.Routes {
+		c.Routes[i].settle(c.AuthURL)
+	}
 	check := checker{report: &l.report, files: l.files, c: c, root: doc.place(), routes: l.routes}
 	check.all()
 	if err := l.err(); err != nil {
@@ -224,14 +227,16 @@ func (l *loader) clientSecret(p place, idp *IDP) {
 	}
 }
 
-// onlyHost is the origin of the only host that has a route, or zero when there is none or another one.
+// onlyHost is the origin of the only host that has a route, or zero when there is none or another one. The port of a host is said by its https
+// routes, if it has any.
 func onlyHost(routes []Route) URL {
 	var only URL
+	said := false
 	for _, r := range routes {
 		switch {
 		case r.From.IsZero() || IsWildcard(r.Host()):
-		case only.IsZero():
-			only = r.From.origin()
+		case only.IsZero(), !said && !r.TCP() && only.Hostname() == r.Host():
+			only, said = r.From.origin(), !r.TCP()
 		case only.Hostname() != r.Host():
 			return URL{}
 		}

@@ -204,6 +204,11 @@ func (x *Index) Of(host string) []Route {
 	return routes
 }
 
+// Service says whether a host has a TCP service.
+func (x *Index) Service(host string) bool {
+	return slices.ContainsFunc(x.byHost[host], func(r *Route) bool { return r.TCP() })
+}
+
 // Config is the configuration with all routes that there are now.
 func (x *Index) Config() *Config {
 	c := *x.config
@@ -323,6 +328,7 @@ func (x *Index) checker(step *Step, put []Pushed, gone map[string]bool) *checker
 	first := len(few.Routes)
 	for _, p := range put {
 		r := p.Route
+		r.settle(x.config.AuthURL)
 		if other := x.byName[r.Name]; other != nil && !other.IsPushed() {
 			c.add(p.at.key("name"), "%q is the name of the route at %s; change it there, or give this one another name", r.Name, other.Source)
 		}

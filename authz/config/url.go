@@ -12,20 +12,38 @@ import (
 	"strings"
 )
 
-// URL is an absolute http or https URL without user, query and fragment. The zero value means that none was given.
+// URL is an absolute http or https URL without user, query and fragment. The zero value means that none was given. That of a TCP service behind
+// the edge, tcp+https://db.example.com:5432, is the https URL of its host at the edge, and that of a TCP upstream has the scheme tcp.
 type URL struct {
-	raw    string
-	scheme string
-	host   string // lower case, with the port if there is one
-	path   string
+	raw     string
+	scheme  string
+	host    string // lower case, with the port if there is one
+	path    string
+	service int // the port that names the service; 0 when it is none
 }
 
 // ParseURL parses an absolute http or https URL. Its host is a name or an IP address; what is stricter for the hosts of routes is
 // checked by Load. The errors name the remedy and never repeat a password.
 func ParseURL(s string) (URL, error) { return single(parseURL(s, "http", "https")) }
 
-// ParseFrom is ParseURL for a route's from, whose host may be a wildcard.
-func ParseFrom(s string) (URL, error) { return parseURL(s, "http", "https") }
+// ParseFrom is ParseURL for a route's from. Its host may be a wildcard; or it is that of a TCP service, whose port says which one it is and is no
+// port of the edge.
+func ParseFrom(s string) (URL, error) {
+	u, err := parseURL(s, "http", "https", schemeService)
+	if err != nil || u.scheme != schemeService {
+		return u, err
+	}
+	host, port := splitPort(u.host)
+	switch {
+	case port == "":
+		return URL{}, fmt.Errorf("%q has no port; name the one of the service, as %s://db.example.com:5432", shorten(s), schemeService)
+	case IsWildcard(host):
+		return URL{}, fmt.Errorf("the host %q is a wildcard; a TCP service has a host of its own", shorten(host))
+	}
+	u.scheme, u.host = "https", host
+	u.service, err = strconv.Atoi(port)
+	return u, err
+}
 
 // single refuses a wildcard.
 func single(u URL, err error) (URL, error) {
@@ -65,18 +83,37 @@ func parseURL(s string, schemes ...string) (URL, error) {
 	return URL{raw: s, scheme: strings.ToLower(u.Scheme), host: host, path: u.EscapedPath()}, nil
 }
 
-// UpstreamURL is where an upstream is: an http or https URL, or one with the scheme h2c, which is HTTP/2 without TLS (RFC 9113, section 3.3).
+// UpstreamURL is where an upstream is: an http or https URL, or one with the scheme h2c, which is HTTP/2 without TLS (RFC 9113, section 3.3), or tcp,
+// which has a port.
 type UpstreamURL struct{ URL }
 
 func parseUpstreamURL(s string) (UpstreamURL, error) {
-	u, err := single(parseURL(s, "http", "https", "h2c"))
+	u, err := single(parseURL(s, "http", "https", "h2c", "tcp"))
+	if err == nil && u.scheme == "tcp" && u.Port() == 0 {
+		err = fmt.Errorf("%q has no port; TCP has none of its own, so write it as tcp://db:5432", shorten(s))
+	}
 	return UpstreamURL{u}, err
+}
+
+// schemeService is the scheme of `from` for a TCP service.
+const schemeService = "tcp+https"
+
+// Service is the port that a tcp+https URL names the service by; 0 for any other URL.
+func (u URL) Service() int { return u.service }
+
+// atPort is the URL at another port of its host.
+func (u URL) atPort(port int) URL {
+	u.host, _ = splitPort(u.host)
+	if port != u.Port() {
+		u.host += ":" + strconv.Itoa(port)
+	}
+	return u
 }
 
 // String returns the URL as it was given.
 func (u URL) String() string { return u.raw }
 
-// Scheme is http or https, or, of an upstream, h2c.
+// Scheme is http or https, or, of an upstream, h2c or tcp.
 func (u URL) Scheme() string { return u.scheme }
 
 // Hostname is the host in lower case, without the port and without the brackets of an IPv6 address.

@@ -31,14 +31,17 @@ func (c *checker) matches() {
 			at = at.key(kind)
 		}
 		m := match{r.Host(), kind, value}
-		if other, taken := first[m]; taken {
+		if other, taken := first[m]; taken && kind == kindConnect {
+			c.add(at.key("from"), "route %q at %s is for a TCP service at %s too; give each service a host of its own, since programs ask for the host alone",
+				shorten(other.Name), other.Source, r.Host())
+		} else if taken {
 			c.add(at, "%s of %s is matched by route %q at %s too; give one of them another path", matchName(kind, value), r.Host(),
 				shorten(other.Name), other.Source)
 		} else {
 			first[m] = r
 		}
 		switch paths := c.c.Paths; {
-		case kind == "regex":
+		case kind == "regex", kind == kindConnect:
 		case ours(value, paths.Prefix):
 			c.add(at, "%q is or is below paths.prefix %q, which Doorward serves itself; use another path", value, paths.Prefix)
 		case ours(value, paths.JWKS):
@@ -113,6 +116,9 @@ func anything(re *syntax.Regexp) bool {
 // matchOf is what a route matches: a prefix ("/" for every path, otherwise without a final slash), a path or a regex. It is not ok when
 // there are several.
 func matchOf(r Route) (kind, value string, ok bool) {
+	if r.TCP() {
+		return kindConnect, "", true
+	}
 	kind, value = "prefix", "/"
 	n := 0
 	for _, row := range []struct{ kind, value string }{{"prefix", r.Prefix}, {"path", r.Path}, {"regex", r.Regex}} {

@@ -33,6 +33,7 @@ func (c *checker) route(p place, r *Route) {
 		c.add(p.key("from"), "required; it is the public URL of the route's host, as https://app.example.com")
 	}
 	c.origin(p.key("from"), r.From)
+	c.service(p, r)
 	c.action(p, r)
 	c.adminRoute(p, r)
 	c.match(p, r)
@@ -135,6 +136,11 @@ func (c *checker) targets(p place, r *Route) {
 			}
 		case t.URL.Path() != "" && t.URL.Path() != "/":
 			c.add(item, "%q has a path; give the host and port only, and use prefix_rewrite to change the path", shorten(t.URL.String()))
+		case r.TCP() && t.URL.Scheme() != "tcp":
+			c.add(item, "%q is no TCP upstream, and the route is of a TCP service; write it as tcp://db:5432", shorten(t.URL.String()))
+		case !r.TCP() && t.URL.Scheme() == "tcp" && !r.From.IsZero():
+			c.add(item, "%q is a TCP upstream, which only a route of a TCP service can have; write `from` as %s://%s:%d", shorten(t.URL.String()),
+				schemeService, r.Host(), t.URL.Port())
 		case t.URL.Scheme() != r.To[0].URL.Scheme() && !r.To[0].URL.IsZero():
 			c.add(item, "%q has another scheme than %q; all upstreams of a route have the same", shorten(t.URL.String()), shorten(r.To[0].URL.String()))
 		}
@@ -165,7 +171,7 @@ func (c *checker) upstreamTLS(p place, r *Route) {
 	}
 	plain := slices.IndexFunc(r.To, func(t Target) bool { return !t.URL.IsZero() && t.URL.Scheme() != "https" })
 	for _, key := range []string{"tls_custom_ca_file", "tls_server_name", "tls_client_cert_file", "tls_client_key_file", "tls_skip_verify"} {
-		if p.has(key) && plain >= 0 {
+		if p.has(key) && plain >= 0 && !r.TCP() {
 			c.add(p.key(key), "has no effect on an %s upstream; use https in `to`, or remove it", r.To[plain].URL.Scheme())
 		}
 	}
@@ -252,6 +258,9 @@ func (c *checker) response(p place, r *Response) {
 
 // matchName is how a route's match is called in messages.
 func matchName(kind, value string) string {
+	if kind == kindConnect {
+		return "CONNECT"
+	}
 	if kind == "prefix" && value == "/" {
 		return "every path"
 	}

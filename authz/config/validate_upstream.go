@@ -187,6 +187,8 @@ func (c *checker) mirrors(p place, r *Route) {
 		switch {
 		case !at.has("to"):
 			c.add(at.key("to"), "required; it is the URL that gets the copies, as http://canary:8080")
+		case m.To.Scheme() == "tcp":
+			c.add(at.key("to"), "%q is a TCP upstream, which takes no requests; use http, https or h2c", shorten(m.To.String()))
 		case m.To.Path() != "" && m.To.Path() != "/":
 			c.add(at.key("to"), "%q has a path; give the host and port only: the copies have the path that the upstream gets", shorten(m.To.String()))
 		}

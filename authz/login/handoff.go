@@ -16,8 +16,8 @@ import (
 // grant is what a code stands for, in the store under the hash of the code and sealed for that key.
 type grant struct {
 	Session string `json:"s"`
-	Host    string `json:"h"`
-	Nonce   []byte `json:"n"` // SHA-256 of the flow's
+	Host    string `json:"h"` // for which Issue makes a value of it
+	Nonce   []byte `json:"n"` // SHA-256 of what else has to be shown: the flow's nonce, or a program's verifier
 }
 
 // give makes a code for the host that asked, and sends the browser there with it.
@@ -27,17 +27,25 @@ func (h *Handler) give(v *visit, id string, ask request) {
 		v.redirect(v.at("/"))
 		return
 	}
-	code := random(32)
-	key := codeKey(code)
-	value := h.seal(key, grant{Session: id, Host: ask.Host, Nonce: ask.Nonce})
-	_, err := h.Store.Apply(v.r.Context(), store.Op{
-		Key: key, Value: []byte(value), Expires: h.Now().Add(codeLife), Expect: store.Absent,
-	})
+	code, err := h.code(v.r.Context(), grant{Session: id, Host: ask.Host, Nonce: ask.Nonce})
 	if err != nil {
-		h.unavailable(v, fmt.Errorf("store a hand-off code: %w", err))
+		h.unavailable(v, err)
 		return
 	}
-	v.redirect(target.Origin() + v.Prefix + "/redeem?code=" + encoded(code) + "&flow=" + ask.Flow)
+	v.redirect(target.Origin() + v.Prefix + "/redeem?code=" + code + "&flow=" + ask.Flow)
+}
+
+// code makes a code for a grant, which take gives for it once within codeLife.
+func (h *Handler) code(ctx context.Context, g grant) (string, error) {
+	code := random(32)
+	key := codeKey(code)
+	_, err := h.Store.Apply(ctx, store.Op{
+		Key: key, Value: []byte(h.seal(key, g)), Expires: h.Now().Add(codeLife), Expect: store.Absent,
+	})
+	if err != nil {
+		return "", fmt.Errorf("store a code: %w", err)
+	}
+	return encoded(code), nil
 }
 
 func codeKey(code []byte) string { return "code/" + hex.EncodeToString(hash(code)) }

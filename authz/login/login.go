@@ -8,6 +8,13 @@
 //	                  -> a code, stored under its hash; back to the host that asked
 //	wiki/redeem       -> takes the code, compares host and nonce, issues the cookie; to the URL that was asked for
 //
+// A program on the person's own computer that connects to a TCP service of a host gets a credential for it by a code too, once the person has
+// said so (cli.go):
+//
+//	db/cli            -> signs in as above, and asks whether the program may
+//	db/cli, POST      -> a code; to the program, which listens on a loopback address
+//	db/cli/token      -> takes the code, compares host and verifier, issues the credential
+//
 // Nothing in a URL or a cookie is believed that is not sealed by us, and no redirect leaves the configured hosts but those to the
 // provider's own endpoints. The package never answers a program: authz does that with 401. It refuses to start a sign-in for anything
 // but a navigation, and it does not log tokens, codes or cookies.
@@ -41,6 +48,8 @@ type Settings struct {
 
 	// Origin is that of a host that has a route, or of AuthURL's, by its name without port; zero for any other.
 	Origin func(host string) config.URL
+	// Service says whether a host has a TCP service, which programs may ask to connect to; nil for none.
+	Service func(host string) bool
 }
 
 // Config is what a Handler needs.
@@ -101,30 +110,37 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.route(v)
 }
 
-// route finds the handler of a path. Most of them answer GET; sign_out and the user page answer POST too, and the back channel POST alone.
+// route finds the handler of a path. Most of them answer GET; sign_out, the user page and the question of a program answer POST too, and what
+// programs ask POST alone.
 func (h *Handler) route(v *visit) {
 	path, below := strings.CutPrefix(v.r.URL.Path, v.Prefix)
 	handlers := map[string]func(*visit){
 		"": h.user, "/": h.user, "/sign_in": h.signIn, "/callback": h.callback, "/redeem": h.redeem, "/return": h.restore,
 		"/sign_out": h.signOut, "/signed_out": h.signedOut, "/frontchannel_logout": h.frontChannel, "/backchannel_logout": h.backChannel,
 	}
+	if v.Service != nil && v.Service(v.host) {
+		handlers["/cli"], handlers["/cli/token"] = h.program, h.programToken
+	}
 	handle := handlers[path]
+	posted := path == "/backchannel_logout" || path == "/cli/token"
 	atAuth := path == "/callback" || path == "/frontchannel_logout" || path == "/backchannel_logout"
 	switch {
 	case !below || handle == nil || atAuth && !v.atAuthHost():
 		h.fail(v, nil, web.Error{Status: http.StatusNotFound, Title: "Page not found", Message: "There is no page at this address."})
-	case v.r.Method == http.MethodGet && path != "/backchannel_logout", v.r.Method == http.MethodPost && path == "/backchannel_logout":
+	case posted && v.r.Method == http.MethodPost, !posted && v.r.Method == http.MethodGet:
 		handle(v)
 	case v.r.Method == http.MethodPost && path == "/sign_out":
 		h.confirmedSignOut(v)
 	case v.r.Method == http.MethodPost && path == "/":
 		h.endOther(v)
+	case v.r.Method == http.MethodPost && path == "/cli":
+		h.letProgram(v)
 	default:
 		allow := "GET"
 		switch path {
-		case "/sign_out", "/":
+		case "/sign_out", "/", "/cli":
 			allow = "GET, POST"
-		case "/backchannel_logout":
+		case "/backchannel_logout", "/cli/token":
 			allow = "POST"
 		}
 		v.w.Header().Set("Allow", allow)

@@ -13,7 +13,7 @@ const maxReturn = 800
 // returnURL returns a path and query of this host that is safe to go back to, as it was asked for, with bytes that do not belong in a
 // URL escaped; "/" for anything else. What it returns begins with exactly one slash and, read as the WHATWG URL Standard says (section
 // 4.4: backslashes are slashes, tabs and newlines are dropped, dot segments are resolved), names a path of the same host. Our own
-// paths are no place to return to, since they would loop or sign out, except the user page and the page that restores.
+// paths are no place to return to, since they would loop or sign out, except the user page, the page that restores, and the question of a program.
 func returnURL(raw, prefix string) string {
 	const home = "/"
 	if !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") || strings.IndexFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) >= 0 {
@@ -58,7 +58,7 @@ func ours(p, prefix string) bool {
 		}
 		plain := strings.Join(segments, "/")
 		for _, reading := range []string{plain, path.Clean(plain)} {
-			if rest, below := strings.CutPrefix(reading, prefix+"/"); below && rest != "" && rest != "return" {
+			if rest, below := strings.CutPrefix(reading, prefix+"/"); below && rest != "" && rest != "return" && rest != "cli" {
 				return true
 			}
 		}

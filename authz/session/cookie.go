@@ -31,6 +31,10 @@ func hashCookie(value string) ([32]byte, bool) {
 	return sha256.Sum256(raw[:32]), true
 }
 
+// ForService is the host for which the credential of a program is issued that connects to the TCP service of a host. No host is called so: the
+// credential is no cookie of the host's pages, and a cookie of theirs opens no connection.
+func ForService(host string) string { return "service " + host }
+
 // Cookie is how a value that Issue returned is set. The browser counts Max-Age from now, by the real clock.
 func Cookie(value string, expires time.Time) *http.Cookie {
 	c := &http.Cookie{

@@ -49,7 +49,7 @@ func New(b Brand) (*Pages, error) {
 	}
 	layouts := make(map[string]layout)
 	for name, script := range map[string]string{
-		"denied": "", "user": "", "signed_out": "", "sign_out": "", "choose": "", "error": "", "continue": "",
+		"denied": "", "user": "", "signed_out": "", "sign_out": "", "choose": "", "error": "", "continue": "", "program": "",
 		"sign_in": "sign_in.js", "return": "return.js",
 	} {
 		if layouts[name], err = parse(name, b, style, script); err != nil {
@@ -136,6 +136,9 @@ func (p *Pages) SignOut(s SignOut) Page { return p.render("sign_out", http.Statu
 
 // Continue renders a page that goes on by itself.
 func (p *Pages) Continue(c Continue) Page { return p.render("continue", http.StatusOK, c) }
+
+// Program renders the question whether a program may connect.
+func (p *Pages) Program(q Program) Page { return p.render("program", http.StatusOK, q) }
 
 // SignIn renders the page that keeps the fragment.
 func (p *Pages) SignIn(s SignIn) Page { return p.render("sign_in", http.StatusOK, s) }

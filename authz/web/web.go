@@ -75,6 +75,16 @@ type Continue struct {
 	URL     string
 }
 
+// Program asks whether a program on the person's computer may connect to the host's TCP service.
+type Program struct {
+	Host       string
+	Account    string // as whom
+	Action     string // where the form posts to, with the fields redirect, challenge, state and session
+	SignOutURL string
+
+	Redirect, Challenge, State, Session string
+}
+
 // SignIn goes on to the sign-in by a script, since only a script can see the fragment of the address. When there is a fragment, or
 // the return URL is longer than Limit, the script keeps both in the tab's sessionStorage and goes to KeepURL followed by the name
 // of what it kept (32 hexadecimal digits); otherwise, and without scripts, it goes to ContinueURL.

@@ -41,6 +41,7 @@ func all(p *Pages, s func(field string) string) map[string]Page {
 		"sign_out":   p.SignOut(SignOut{s("host"), s("url")}),
 		"choose":     p.Choose(Choose{s("host"), []Provider{{s("label"), s("url")}}}),
 		"continue":   p.Continue(Continue{s("host"), s("title"), s("message"), s("url")}),
+		"program":    p.Program(Program{s("host"), s("account"), s("action"), s("url"), s("redirect"), s("challenge"), s("state"), s("hash")}),
 		"sign_in":    p.SignIn(SignIn{s("host"), s("return"), 800, s("url"), s("keep")}),
 		"return":     p.Return(Return{s("host"), s("url")}),
 		"error":      p.Error(Error{s("host"), 503, s("title"), s("message"), s("remedy"), s("request"), s("url")}),

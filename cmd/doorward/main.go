@@ -8,6 +8,7 @@
 //	doorward key list                       the keys that sign; more under doorward key
 //	doorward session list                   who is signed in; revoke ends sessions
 //	doorward token create NAME              tokens for programs; list and revoke are beside it
+//	doorward tcp db.example.com:5432        connect to a TCP service behind an edge, from one's own computer
 //	doorward envoy bootstrap                print what an Envoy is started with, here or on another machine
 package main
 
@@ -60,6 +61,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), tokenCommand(), sealCommand(), statusCommand(), routeCommand(), certCommand(), envoyCommand(), caCommand(), healthCommand())
+	cmd.AddCommand(serveCommand(), upCommand(), checkCommand(), policyCommand(), explainCommand(), decisionsCommand(), keyCommand(), sessionCommand(), tokenCommand(), tcpCommand(), sealCommand(), statusCommand(), routeCommand(), certCommand(), envoyCommand(), caCommand(), healthCommand())
 	return cmd
 }

@@ -358,7 +358,7 @@ func (p *planes) prepare(ctx context.Context, c *config.Config, used bundleVersi
 	}
 	change.settings = &login.Settings{
 		Programs: c.Programs(), Prefix: c.Paths.Prefix, AuthURL: c.AuthURL, IDPs: c.IDP,
-		Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Origin: p.origin,
+		Lifetime: time.Duration(c.Session.Lifetime), Refresh: time.Duration(c.Session.RefreshInterval), Origin: p.origin, Service: p.service,
 	}
 	if reflect.DeepEqual(old.DecisionLog, c.DecisionLog) {
 		return change, nil
@@ -457,6 +457,13 @@ func (p *planes) origin(host string) config.URL {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.index.Origin(host)
+}
+
+// service says whether a host has a TCP service.
+func (p *planes) service(host string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index.Service(host)
 }
 
 // idleTimeout is how long a session may be unused now.

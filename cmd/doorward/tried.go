@@ -95,6 +95,8 @@ func nonNil(list []string) []string { return append([]string{}, list...) }
 func match(r authz.Recent) string {
 	host := "https://" + r.Route.From.Host()
 	switch {
+	case r.Route.TCP():
+		return r.Route.From.String() + ", CONNECT"
 	case r.Route.Path != "":
 		return host + ", path " + r.Route.Path
 	case r.Route.Prefix != "":
@@ -112,6 +114,8 @@ func misfit(r authz.Recent) string {
 	prefix := strings.TrimSuffix(r.Route.Prefix, "/")
 	fits := true
 	switch {
+	case r.Route.TCP():
+		fits = r.Input.Request.Method == "CONNECT"
 	case r.Route.Path != "":
 		fits = plain == r.Route.Path
 	case prefix != "":
