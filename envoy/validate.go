@@ -44,14 +44,20 @@ type Refusal struct{ Reason string }
 
 func (r *Refusal) Error() string { return "envoy would refuse it: " + r.Reason }
 
+// ValidatePrefix is what the names of Validate's directories begin with.
+const ValidatePrefix = "doorward-validate-"
+
 // validateWithin bounds one run: 10,000 hosts take a few seconds.
 const validateWithin = time.Minute
 
 // Validate asks an Envoy binary whether it would take a bootstrap, encoded as protobuf (envoy --mode validate). It opens no port and asks nobody over
 // the network; files that the bootstrap names, as of trusted roots, are read on this machine. The error is a *Refusal when Envoy would not take it, and
 // another one when it could not be asked, or ctx or a minute has ended.
-func Validate(ctx context.Context, binary string, bootstrap []byte) error {
-	dir, err := os.MkdirTemp("", "doorward-validate") // mode 0700: there are private keys in it
+//
+// Meanwhile the bootstrap, which may have private keys in it, is a file in a new directory of mode 0700 in dir ("" for the system's), whose name begins with
+// ValidatePrefix. Where this process is killed, it stays.
+func Validate(ctx context.Context, binary, dir string, bootstrap []byte) error {
+	dir, err := os.MkdirTemp(dir, ValidatePrefix)
 	if err != nil {
 		return fmt.Errorf("envoy: validate: %w", err)
 	}

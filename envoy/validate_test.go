@@ -54,7 +54,7 @@ func TestEnvoyTakesWhatIsBuilt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Validate(t.Context(), binary, bootstrap); err != nil {
+		if err := Validate(t.Context(), binary, "", bootstrap); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
@@ -69,18 +69,22 @@ func TestValidateSaysWhatMatters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Validate(t.Context(), binary, bootstrap)
+	err = Validate(t.Context(), binary, "", bootstrap)
 	var refusal *Refusal
 	if want := "Didn't find a registered cluster factory implementation for name: 'no.such.type'"; !errors.As(err, &refusal) || refusal.Reason != want {
 		t.Errorf("refused with %v, want %s", err, want)
 	}
+	dir := t.TempDir()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("given up"))
-	if err := Validate(ctx, binary, bootstrap); err == nil || err.Error() != "envoy: validate: given up" {
+	if err := Validate(ctx, binary, dir, bootstrap); err == nil || err.Error() != "envoy: validate: given up" {
 		t.Errorf("given up: %v", err)
 	}
-	if err := Validate(t.Context(), "/no/such/envoy", bootstrap); err == nil || errors.As(err, &refusal) {
+	if err := Validate(t.Context(), "/no/such/envoy", dir, bootstrap); err == nil || errors.As(err, &refusal) {
 		t.Errorf("without a binary: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -105,6 +105,9 @@ func serve(ctx context.Context, c *config.Config, log *slog.Logger, binary strin
 		return err
 	}
 	p.envoy.flag = binary
+	if err := p.envoy.use(c.SocketDir); err != nil {
+		return err
+	}
 	defer p.store.Close()
 	defer p.closeDecisions()
 	defer surviveBrokenPipes()()

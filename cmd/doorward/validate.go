@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ const envoyOff = "off"
 // envoyBinary is the Envoy that is asked about changes. It is looked for when it is first needed. Safe for concurrent use.
 type envoyBinary struct {
 	flag string // a path, "" for wherever envoy.Find finds one, or off
+	dir  string // for what is there while it is asked, "" for the system's temporary one
 
 	once          sync.Once
 	path, version string // "" when there is none to ask
@@ -45,13 +48,24 @@ func (e *envoyBinary) find(ctx context.Context) (path, version string, err error
 	return e.path, e.version, e.err
 }
 
+// use has a directory that nobody else uses be the one for what is there while an Envoy is asked, and removes what a doorward that was killed has
+// left there: private keys are in it.
+func (e *envoyBinary) use(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, envoy.ValidatePrefix+"*"))
+	for _, one := range left {
+		err = errors.Join(err, os.RemoveAll(one))
+	}
+	e.dir = dir
+	return err
+}
+
 // validate asks the binary about a change, if there is one.
 func (e *envoyBinary) validate(ctx context.Context, change *xds.Change) error {
 	path, _, err := e.find(ctx)
 	if err != nil || path == "" {
 		return err
 	}
-	return validateWithEnvoy(ctx, path, change)
+	return validateWithEnvoy(ctx, path, e.dir, change)
 }
 
 // maxRefused is how many refused parts are looked for: each takes some runs of Envoy.
@@ -59,12 +73,12 @@ const maxRefused = 5
 
 // validateWithEnvoy asks an Envoy binary about a change before anything is changed. The error joins what Envoy would refuse, at most five
 // parts, each with its host and route. In what is refused as a whole and nowhere by itself, all hosts are named.
-func validateWithEnvoy(ctx context.Context, binary string, change *xds.Change) error {
+func validateWithEnvoy(ctx context.Context, binary, dir string, change *xds.Change) error {
 	parts, err := change.Parts()
 	if err != nil || len(parts) == 0 {
 		return err
 	}
-	t := trial{binary: binary}
+	t := trial{binary: binary, dir: dir}
 	err = t.look(ctx, parts)
 	return errors.Join(append(t.refused, err)...)
 }
@@ -72,6 +86,7 @@ func validateWithEnvoy(ctx context.Context, binary string, change *xds.Change) e
 // trial looks for what an Envoy would refuse.
 type trial struct {
 	binary  string
+	dir     string
 	refused []error
 }
 
@@ -106,7 +121,7 @@ func (t *trial) try(ctx context.Context, parts []xds.Part) (*envoy.Refusal, erro
 	if err != nil {
 		return nil, err
 	}
-	err = envoy.Validate(ctx, t.binary, bootstrap)
+	err = envoy.Validate(ctx, t.binary, t.dir, bootstrap)
 	var reason *envoy.Refusal
 	if errors.As(err, &reason) {
 		return reason, nil

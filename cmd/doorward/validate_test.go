@@ -103,6 +103,16 @@ routes: [{name: a, from: "https://a.localhost", to: "https://up", allow_websocke
 // TestAPushAsksAnEnvoy: what an Envoy would refuse is not pushed; pushed all the same, it is rejected by the Envoy that runs.
 func TestAPushAsksAnEnvoy(t *testing.T) {
 	f := newFleet(t, externalParts(t))
+	left := filepath.Join(f.dir, "data", "run", "doorward-validate-1")
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(left, "bootstrap.pb"), "a private key")
+	f.kill()
+	f.startDoorward()
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a killed doorward has left of a validation is still there")
+	}
 	f.startEnvoy()
 	f.mustApply(nil, f.route("a", speaker(t, "a")))
 	certFile, keyFile := writeWeakPair(t, f.dir, "up")
