@@ -50,6 +50,14 @@ func newFeed() *feed {
 	}
 }
 
+// kept is what the Envoy has in the place of a resource that it refused; nil for a name of which it refused nothing.
+func (f *feed) kept(name string) *resource {
+	if _, ok := f.refused[name]; !ok {
+		return nil
+	}
+	return f.held[name]
+}
+
 func (f *feed) wants(name string) bool {
 	_, ok := f.subscribed[name]
 	return ok || f.wildcard

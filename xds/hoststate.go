@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 )
 
 // HostState is what the connected Envoys make of a host.
@@ -53,11 +54,18 @@ func (s *Server) keysOf(host string) []key {
 	return keys
 }
 
-// Behind says whether a connected Envoy may route a host by something else than what is served: it has not acknowledged the host's routes, or
-// has refused them.
+// comesBack is how long an Envoy that has lost its stream is taken for one that goes on with what it has and comes back: the most that it waits, by
+// default, before it tries again (core.v3.GrpcService.EnvoyGrpc.retry_policy).
+const comesBack = 30 * time.Second
+
+// Behind says whether an Envoy may route a host by something else than what is served: it has not acknowledged the host's routes, or has refused
+// them. One that was connected just now may.
 func (s *Server) Behind(host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.now().Before(s.left.Add(comesBack)) {
+		return true
+	}
 	host = s.served.ownerOf(host)
 	k := key{routeKind, host}
 	for st := range s.streams {

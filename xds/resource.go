@@ -78,6 +78,9 @@ func (r *resource) clusters() map[string]*resource {
 	return r.part.set[clusterKind]
 }
 
+// unknown says that nothing is known of a resource but its version: the Envoy has it from an earlier stream.
+func (r *resource) unknown() bool { return r != nil && r.body == nil }
+
 // hash is the version; "" of none.
 func (r *resource) hash() string {
 	if r == nil {

@@ -27,6 +27,7 @@ type Server struct {
 	mu      sync.Mutex
 	served  *served // nil before the first Install
 	streams map[*stream]struct{}
+	left    time.Time // when the last one ended of an Envoy that had routes
 }
 
 // NewServer returns a Server without resources: an Envoy that connects waits until the first Install.
@@ -121,6 +122,9 @@ func (s *Server) disconnect(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st)
+	if st.feeds[routeKind] != nil {
+		s.left = s.now()
+	}
 	st.endAll()
 	s.log.Info("envoy disconnected", "node", st.node)
 }

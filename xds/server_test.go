@@ -34,10 +34,15 @@ func TestServerTakesOverWhatWasAskedBeforeTheFirstApply(t *testing.T) {
 	clusters := e.expect(clusterKind, "up")
 	c.notDone(done)
 	e.ack(clusters)
-	e.ack(e.expect(clusterKind, "-gone"))
-	e.ack(e.expect(secretKind, "-h1"))
+	e.subscribe(scopeKind)
+	e.ack(e.expect(scopeKind, "h0"))
 	e.subscribe(listenerKind)
 	e.nack(e.expect(listenerKind, httpsListener), "no")
+	e.silent(clusterKind) // it has yet to say which routes it has
+	e.subscribe(routeKind, "h0")
+	e.ack(e.expect(routeKind, "h0"))
+	e.ack(e.expect(clusterKind, "-gone"))
+	e.ack(e.expect(secretKind, "-h1"))
 	if err := c.done(done); err == nil {
 		t.Error("the rejected listener is not reported")
 	}
@@ -316,6 +321,85 @@ func TestServerPutsTheLastGoodVersionBack(t *testing.T) {
 	e.nack(e.expect(secretKind, "h0"), "no key")
 	e.ack(e.expect(secretKind, "-h0"))
 	e.silent(secretKind)
+}
+
+// TestServerTakesNoClusterFromUnderRoutes: an Envoy that comes back has routes of which the server knows the version alone. What they may need
+// stays until the Envoy has taken others, and longer when it refuses these.
+func TestServerTakesNoClusterFromUnderRoutes(t *testing.T) {
+	c := newControl(t)
+	w := hosts(1).with(routeKind, map[string]string{"h0": "2"})
+	r := w.build(t)
+	c.start(r)
+	clusters := versions(r.set[clusterKind])
+	clusters["old"] = "1"
+	back := func() *client {
+		e := c.connect("back")
+		e.resume(clusterKind, clusters)
+		e.silent(clusterKind)
+		e.resume(listenerKind, versions(r.set[listenerKind]))
+		e.ack(e.expect(listenerKind))
+		e.resume(scopeKind, versions(r.set[scopeKind]))
+		e.ack(e.expect(scopeKind))
+		e.silent(clusterKind)
+		e.resume(routeKind, map[string]string{"h0": "before"}, "h0")
+		return e
+	}
+	e := back()
+	e.ack(e.expect(routeKind, "h0"))
+	e.ack(e.expect(clusterKind, "-old"))
+	e.cancel()
+
+	for name, next := range map[string]world{
+		"other routes":   w.with(routeKind, map[string]string{"h0": "3"}),
+		"no host at all": w.with(routeKind, map[string]string{"h0": ""}).with(scopeKind, map[string]string{"h0": ""}),
+	} {
+		c.start(w.build(t))
+		e := back()
+		e.nack(e.expect(routeKind, "h0"), "no")
+		e.ack(e.expect(clusterKind)) // nothing
+		e.silent(clusterKind, routeKind)
+		c.start(next.build(t))
+		if name == "other routes" {
+			e.ack(e.expect(routeKind, "h0"))
+		} else {
+			scope := e.expect(scopeKind, "-h0")
+			e.unsubscribe(routeKind, "h0")
+			e.ack(scope)
+		}
+		e.ack(e.expect(clusterKind, "-old"))
+		e.silent(clusterKind, routeKind)
+		e.cancel()
+	}
+}
+
+// TestAnEnvoyThatLosesItsStreamIsBehind: it goes on with what it has.
+func TestAnEnvoyThatLosesItsStreamIsBehind(t *testing.T) {
+	c := newControl(t)
+	c.start(hosts(1).build(t))
+	e := c.connect("one")
+	e.subscribe(routeKind, "h0")
+	routes := e.expect(routeKind, "h0")
+	if !c.Behind("h0") {
+		t.Error("one that has not acknowledged is not behind")
+	}
+	e.ack(routes)
+	e.subscribe(secretKind, "h0")
+	e.expect(secretKind, "h0") // what was sent before is settled
+	if c.Behind("h0") {
+		t.Error("one that has acknowledged is behind")
+	}
+	e.cancel()
+	for end := time.Now().Add(patience); len(c.Envoys()) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if !c.Behind("h0") {
+		t.Error("one that was connected just now is not behind")
+	}
+	c.mu.Lock()
+	c.now = func() time.Time { return time.Now().Add(comesBack) }
+	c.mu.Unlock()
+	if c.Behind("h0") {
+		t.Error("one that is gone is behind")
+	}
 }
 
 func TestApplyEndsWithItsContext(t *testing.T) {

@@ -34,6 +34,7 @@ type stream struct {
 	node      string     // as its certificate says, or, on this machine, as itself does; so is group
 	group     string     // "" for none
 	met       bool       // it has said who it is
+	resumed   bool       // it had clusters before this stream
 	version   string
 	acked     [kinds]time.Time
 	feeds     [kinds]*feed // nil before the first request of the kind
@@ -65,12 +66,21 @@ func (st *stream) responses() []*discoveryv3.DeltaDiscoveryResponse {
 // rank is the lowest rank of what is due or in flight. Certificates do not count.
 func (st *stream) rank() int {
 	rank := last
+	if st.resuming() {
+		rank = removalRank[routeKind]
+	}
 	for k, f := range st.feeds {
 		if f != nil && kind(k) != secretKind {
 			rank = min(rank, f.rank(kind(k)))
 		}
 	}
 	return rank
+}
+
+// resuming says that an Envoy which comes back has yet to say which routes it has: no cluster is taken away from under them.
+func (st *stream) resuming() bool {
+	scopes := st.feeds[scopeKind]
+	return st.resumed && (st.feeds[listenerKind] == nil || scopes == nil || st.feeds[routeKind] == nil && len(scopes.held) > 0)
 }
 
 // lookup finds what is served of a kind.
@@ -95,7 +105,11 @@ func (st *stream) mark(k kind, name string) {
 		f.forgetDue(name)
 		return
 	}
+	before := f.kept(name)
 	f.mark(name, res)
+	if before.unknown() && !f.held[name].unknown() {
+		st.markClusters(k, before)
+	}
 }
 
 // missing is the first cluster that routes need and that the Envoy has refused, with no good version to keep.
@@ -123,14 +137,16 @@ func (st *stream) works(routes *resource) bool {
 	return routes != nil
 }
 
-// needed says that last good routes, which the Envoy keeps in place of refused ones, need a cluster.
+// needed says that last good routes, which the Envoy keeps in place of refused ones, need a cluster, or may: of those that it has from an earlier
+// stream it is not known which they need.
 func (st *stream) needed(cluster string) bool {
 	f := st.feeds[routeKind]
 	if f == nil {
 		return false
 	}
 	for name := range f.refused {
-		if _, ok := f.held[name].clusters()[cluster]; ok {
+		held := f.held[name]
+		if _, ok := held.clusters()[cluster]; ok || held.unknown() {
 			return true
 		}
 	}
@@ -144,12 +160,16 @@ func (st *stream) refuse(k kind, name string, res *resource, why Rejection) {
 	st.markClusters(k, f.held[name])
 }
 
-// markClusters looks again at the clusters of routes that the Envoy has, or has had, whether they are to go.
+// markClusters looks again at the clusters of routes that the Envoy has, or has had, whether they are to go: at all, for routes that are unknown.
 func (st *stream) markClusters(k kind, routes *resource) {
-	if k != routeKind {
+	if k != routeKind || st.server.served == nil {
 		return
 	}
-	for cluster := range routes.clusters() {
+	clusters := routes.clusters()
+	if f := st.feeds[clusterKind]; f != nil && routes.unknown() {
+		clusters = maps.Clone(f.held)
+	}
+	for cluster := range clusters {
 		if st.served(key{clusterKind, cluster}) == nil {
 			st.mark(clusterKind, cluster)
 			st.recheck(clusterKind, cluster)
@@ -210,8 +230,10 @@ func (st *stream) handle(request *discoveryv3.DeltaDiscoveryRequest) error {
 	}
 	st.settle(k, request)
 	for _, name := range request.ResourceNamesUnsubscribe {
+		before := st.feeds[k].kept(name)
 		st.feeds[k].unsubscribe(name)
 		st.recheck(k, name)
+		st.markClusters(k, before)
 	}
 	st.subscribe(k, request)
 	return nil
@@ -259,6 +281,7 @@ func (st *stream) begin(k kind, request *discoveryv3.DeltaDiscoveryRequest) {
 	for name, version := range request.InitialResourceVersions {
 		f.held[name] = &resource{name: name, version: version}
 	}
+	st.resumed = st.resumed || k == clusterKind && len(f.held) > 0
 	names := request.ResourceNamesSubscribe
 	if !k.wildcard() || len(names) > 0 && !slices.Contains(names, "*") {
 		return
@@ -326,6 +349,9 @@ func (st *stream) accept(k kind, b *batch) {
 	st.acked[k] = st.server.now()
 	for name, res := range b.items {
 		before := f.held[name]
+		if before.unknown() {
+			before = f.kept(name)
+		}
 		f.learn(name, res)
 		if !b.revert {
 			delete(f.refused, name)
