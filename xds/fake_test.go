@@ -41,7 +41,7 @@ type control struct {
 func newControl(t *testing.T) *control {
 	t.Helper()
 	s := NewServer(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	g := grpc.NewServer()
+	g := grpc.NewServer(Options()...)
 	s.Register(g)
 	l := bufconn.Listen(1 << 20)
 	go g.Serve(l)

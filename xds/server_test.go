@@ -577,3 +577,16 @@ func TestServerRefusesStateOfTheWorld(t *testing.T) {
 		t.Errorf("state of the world: %v", err)
 	}
 }
+
+// TestServerTakesLongRequests: an Envoy that comes back names everything that it has in one request.
+func TestServerTakesLongRequests(t *testing.T) {
+	c := newControl(t)
+	c.start(hosts(1).build(t))
+	have := make(map[string]string)
+	for i := range 100_000 {
+		have[fmt.Sprintf("a-host-with-an-ordinary-name-%d.example.com", i)] = "0123456789abcdef"
+	}
+	e := c.connect("big")
+	e.resume(secretKind, have, "h0")
+	e.ack(e.expect(secretKind, "h0"))
+}

@@ -20,6 +20,7 @@ import (
 	"doorward/authz/config"
 	"doorward/envoy"
 	"doorward/xds/cert/acme"
+	"doorward/xds"
 	"doorward/xds/node"
 
 	"github.com/spf13/cobra"
@@ -200,7 +201,7 @@ func localBootstrap(c *config.Config) envoy.BootstrapConfig {
 
 // serveGRPC opens the services that Envoy calls, on Unix sockets and, when there is a door, for nodes.
 func (p *planes) serveGRPC(ctx context.Context, group *errgroup.Group, dir string, door *node.Door) error {
-	control := grpc.NewServer(grpcOptions()...)
+	control := grpc.NewServer(append(grpcOptions(), xds.Options()...)...)
 	p.xds.Register(control)
 	streams := grpc.NewServer(grpcOptions()...)
 	p.streams.Register(streams)
