@@ -63,6 +63,18 @@ func (c care) lbPolicy() clusterv3.Cluster_LbPolicy {
 	}[cmp.Or(c.Balancing, config.RoundRobin)]
 }
 
+// largestRing bounds the entries of a ring. Weights that are far apart make it large, and Envoy, which makes it anew whenever an endpoint comes or
+// goes, does nothing else meanwhile: with its own bound of 8 million for seconds. An endpoint whose share is less than an entry may get nothing.
+const largestRing = 1 << 16
+
+// ring is how the ring of ring_hash is made; nil for other policies.
+func (c care) ring() *clusterv3.Cluster_RingHashLbConfig_ {
+	if c.Balancing != config.RingHash {
+		return nil
+	}
+	return &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{MaximumRingSize: wrapperspb.UInt64(largestRing)}}
+}
+
 // commonLB lets an endpoint's state count at once, where Envoy would wait for up to a second for others to change too, and keeps requests from
 // endpoints that their checks call sick: by default all would be used as soon as more than half of them are.
 func (c care) commonLB() *clusterv3.Cluster_CommonLbConfig {

@@ -240,7 +240,7 @@ func addClusters(out *Resources, d destination) error {
 // must stay on a Unix socket, or a route to its port would publish it.
 func (u upstream) cluster() (*clusterv3.Cluster, error) {
 	transport, others, err := u.transports()
-	return &clusterv3.Cluster{
+	out := &clusterv3.Cluster{
 		Name: u.name(),
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.cluster.dns",
@@ -263,7 +263,11 @@ func (u upstream) cluster() (*clusterv3.Cluster, error) {
 		},
 		TransportSocket:        transport,
 		TransportSocketMatches: others,
-	}, err
+	}
+	if ring := u.care.ring(); ring != nil {
+		out.LbConfig = ring
+	}
+	return out, err
 }
 
 func (u upstream) loadAssignment() *endpointv3.ClusterLoadAssignment {
