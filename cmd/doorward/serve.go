@@ -19,8 +19,8 @@ import (
 	"doorward/authz/admin"
 	"doorward/authz/config"
 	"doorward/envoy"
-	"doorward/xds/cert/acme"
 	"doorward/xds"
+	"doorward/xds/cert/acme"
 	"doorward/xds/node"
 
 	"github.com/spf13/cobra"

@@ -21,6 +21,9 @@ const ChallengePath = "/.well-known/acme-challenge/"
 // handshakeTimeout bounds a challenge's handshake.
 const handshakeTimeout = 10 * time.Second
 
+// acceptAgain is how long after one that failed the next connection is accepted.
+const acceptAgain = 100 * time.Millisecond
+
 // solverPorts are ports of the loopback interface. Certmagic wants to listen itself while it waits for a challenge; nobody asks there, since Envoy
 // hands challenges to Client, which knows the same answers.
 type solverPorts struct{ http, tls int }
@@ -62,8 +65,12 @@ func (c *Client) ServeTLS(ctx context.Context, l net.Listener) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept a challenge: %w", err)
+		}
+		if err != nil { // as with no file descriptor left: it passes, and must not end the program
+			time.Sleep(acceptAgain)
+			continue
 		}
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
