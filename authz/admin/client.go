@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,6 +162,9 @@ func (c *Client) open(ctx context.Context, r Request) (io.ReadCloser, error) {
 		return res.Body, nil
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusUnauthorized && c.bearer != "" {
+		return nil, &Refusal{Status: res.StatusCode, Text: c.at + " does not take the token: it is wrong or over, or is not for the route to doorward://admin"}
+	}
 	return nil, refusal(c.at, res)
 }
 
@@ -175,8 +179,13 @@ func (c *Client) unanswered(err error) error {
 	case c.base.Scheme != "https", is && op.Op == "dial":
 	case is && op.Op == "remote error":
 		return fmt.Errorf("ask %s: %w", c.at, op) // without what the transport was about to do
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("ask %s: %w; --server-ca names another", c.at, err)
 	default:
 		return fmt.Errorf("ask %s: %w", c.at, err)
 	}
-	return fmt.Errorf("%w at %s: %w", ErrNotRunning, c.at, err)
+	if op != nil {
+		err = op.Err // without the address
+	}
+	return fmt.Errorf("%w at %s: %w; start it with doorward up or serve", ErrNotRunning, c.at, err)
 }

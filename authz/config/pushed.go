@@ -252,7 +252,11 @@ type Step struct {
 func ParseDocument(d Document, dir string) (Pushed, error) {
 	l, c := loader{files: newFiles()}, &Config{Path: filepath.Join(dir, "doorward.yaml")}
 	l.pushed(c, []Document{d})
-	if len(c.Routes) == 1 && l.err() == nil && c.Routes[0].Name != d.Name {
+	switch {
+	case len(c.Routes) != 1 || l.err() != nil || c.Routes[0].Name == d.Name:
+	case c.Routes[0].Name == "":
+		l.add(l.routes[0].key("name"), "is missing; write name: %s, which is the route's name here", d.Name)
+	default:
 		l.add(l.routes[0].key("name"), "%q is not %q, which is the route's name here", shorten(c.Routes[0].Name), d.Name)
 	}
 	if err := l.err(); err != nil {

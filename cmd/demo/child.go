@@ -56,7 +56,7 @@ func (d *door) stop() {
 
 // arguments are doorward's.
 func (d *demo) arguments() []string {
-	args := []string{"up", "--config", d.path("doorward.yaml"), "--log-level", "warn"}
+	args := []string{"up", "--config", d.path("doorward.yaml")}
 	if d.envoy != "" {
 		args = append(args, "--envoy", d.envoy)
 	}

@@ -156,6 +156,9 @@ func (s *stack) strangersTokens(alice *browser) {
 	s.write("token", s.doorward("token", "create", "robot", "--routes", "admin", "--expires", "1h"))
 	remote := " --server " + s.url("admin", "") + " --server-ca data/ca/ca.pem --token-file token"
 	s.types("envoy list"+remote).ends(1, "^doorward: .*denied|^doorward: .*polic") // it is nobody that the policy knows
+	s.write("token", "dw_other\n")
+	s.types("envoy list"+remote).ends(1, "^doorward: https://admin.localhost:[0-9]+ does not take the token: it is wrong or over, or is not for the route to doorward://admin\n$")
+	s.types("envoy list"+strings.Replace(remote, " --server-ca data/ca/ca.pem", "", 1)).ends(1, "certificate signed by unknown authority; --server-ca names another\n$")
 	program := strings.TrimSpace(s.doorward("token", "create", "ci", "--routes", "admin", "--expires", "1h"))
 	s.write("token", program+"\n")
 	s.types("envoy list"+remote).ends(0, "^edge ")

@@ -174,9 +174,9 @@ func (r report) print(w io.Writer, format string) error {
 		}
 		fmt.Fprintf(&b, "%s: %d problem(s)\n", r.File, len(r.Problems))
 	case r.Served:
-		fmt.Fprintf(&b, "%s: good and served, %d routes on %d hosts, checksum %s\n", r.File, r.Routes, r.Hosts, short(r.Checksum))
+		fmt.Fprintf(&b, "%s: good and served, %s on %s, checksum %s\n", r.File, count(r.Routes, "route"), count(r.Hosts, "host"), short(r.Checksum))
 	default:
-		fmt.Fprintf(&b, "%s: good, %d routes on %d hosts, checksum %s\n", r.File, r.Routes, r.Hosts, short(r.Checksum))
+		fmt.Fprintf(&b, "%s: good, %s on %s, checksum %s\n", r.File, count(r.Routes, "route"), count(r.Hosts, "host"), short(r.Checksum))
 	}
 	_, err := io.WriteString(w, onScreen(b.String()))
 	return err

@@ -81,7 +81,7 @@ func TestAnEnvoyOnAnotherMachine(t *testing.T) {
 	if list := s.envoys(); len(list) != 0 {
 		t.Errorf("envoy list: %+v", list)
 	}
-	if out, err := s.renew(); err == nil || !strings.Contains(out, "bad certificate") {
+	if out, err := s.renew(); err == nil || !strings.Contains(out, "does not take the one that there is (tls: bad certificate): it was revoked, replaced or is over; certify the node again with doorward envoy bootstrap") {
 		t.Errorf("renewal of a revoked node: %v %s", err, out)
 	}
 	s.eventually("the refusal is in the log", func() bool { return strings.Contains(s.log.String(), `node \"edge-1\" is revoked`) })

@@ -224,6 +224,7 @@ func TestRoutesAPI(t *testing.T) {
 		{"PUT", "/v1/routes/z", js, two, `*`, 412, `{"error":"there is no pushed route \"z\" any more: read it again"}`},
 		{"PUT", "/v1/routes/a", js, two, `other`, 400, `{"error":"If-Match: other is not an ETag; it is in quotes, as it came"}`},
 		{"PUT", "/v1/routes/b", js, one, "", 422, `"a\" is not \"b\", which is the route's name here`},
+		{"PUT", "/v1/routes/a", js, strings.Replace(one, `"name": "a", `, "", 1), "", 422, `routes[a].name: is missing; write name: a, which is the route's name here`},
 		{"PUT", "/v1/routes/a", "text/plain", one, "", 415, `{"error":"the Content-Type must be application/json or application/yaml"}`},
 		{"PUT", "/v1/routes/a?wait=2h", js, one, "", 400, `{"error":"wait=\"2h\": it is a time as 10s, at most 1m0s"}`},
 		{"PUT", "/v1/routes/a?dry_run=maybe", js, one, "", 400, `{"error":"dry_run=\"maybe\": it is true or false"}`},

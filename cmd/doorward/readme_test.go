@@ -270,7 +270,7 @@ var readmeCommands = map[string]struct {
 	runs  bool   // until it is ended
 	envoy bool   // needs one
 }{
-	"doorward check doorward.yaml":           {want: `(?m)^doorward.yaml: good, 1 routes on 1 hosts, checksum [0-9a-f]{12}$`},
+	"doorward check doorward.yaml":           {want: `(?m)^doorward.yaml: good, 1 route on 1 host, checksum [0-9a-f]{12}$`},
 	"doorward up --config doorward.yaml":     {runs: true, envoy: true},
 	"doorward check --wait doorward.yaml":    {want: `(?m)^doorward.yaml: good and served, `, envoy: true},
 	"doorward status --config doorward.yaml": {want: `"served": true`, envoy: true},

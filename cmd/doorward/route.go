@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"doorward/authz/admin"
@@ -68,7 +69,7 @@ func routeApplyCommand() *cobra.Command {
 			"It prints what changes, and then what each Envoy answered. The exit status is 0 when every connected Envoy has taken all of it, 1 when\n" +
 			"it was refused or an Envoy has rejected a part of it, and 3 when it was taken and kept, and an Envoy has not acknowledged it yet\n" +
 			"or none is connected. With --wait 0s nobody waits, and 0 says that it was taken.",
-		Args: cobra.NoArgs,
+		Args: filesByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -90,6 +91,14 @@ func routeApplyCommand() *cobra.Command {
 	return cmd
 }
 
+// filesByFlag refuses arguments: cobra would take them for a command.
+func filesByFlag(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("name the files with -f: %s -f %s", cmd.CommandPath(), strings.Join(args, " -f "))
+	}
+	return nil
+}
+
 func filesFlag(cmd *cobra.Command, files *[]string) {
 	cmd.Flags().StringArrayVarP(files, "file", "f", nil, "a file of routes, a directory of such files, or - for standard input; several times for several")
 	_ = cmd.MarkFlagRequired("file")                        // fails only for a flag that does not exist
@@ -105,7 +114,7 @@ func routeDiffCommand() *cobra.Command {
 		Short: "Print what apply would change",
 		Long: "Diff is apply --dry-run without validation by an Envoy. The exit status is 0 when nothing would change, 2 when\n" +
 			"something would, and 1 after an error.",
-		Args: cobra.NoArgs,
+		Args: filesByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -119,7 +120,7 @@ func Renew(ctx context.Context, address string, pair, root []byte) ([]byte, erro
 	}
 	answer, err := client.Do(post)
 	if err != nil {
-		return nil, fmt.Errorf("renew the certificate: %w", err)
+		return nil, unrenewed(address, err)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
@@ -133,6 +134,19 @@ func Renew(ctx context.Context, address string, pair, root []byte) ([]byte, erro
 		return nil, fmt.Errorf("renew the certificate: %w: %s", ErrRefused, bytes.TrimSpace(text))
 	}
 	return nil, fmt.Errorf("renew the certificate: status %s: %s", answer.Status, bytes.TrimSpace(text))
+}
+
+// unrenewed says what it is that doorward has not answered a renewal: the transport knows it by other names.
+func unrenewed(address string, err error) error {
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return fmt.Errorf("renew the certificate: %s does not take the one that there is (%w): it was revoked, replaced or is over; certify the node again with doorward envoy bootstrap", address, op.Err)
+	}
+	return fmt.Errorf("renew the certificate at %s: %w", address, err)
 }
 
 // renewalClient speaks ProtocolRenewal. The TLS is below the transport, which knows HTTP by other names.
