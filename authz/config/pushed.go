@@ -44,11 +44,12 @@ func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
 	}
 	list := doc.place().key("routes")
 	out := make([]Pushed, len(content.Routes))
+	room := maxPushedText
 	for i := range content.Routes {
 		r, at := &content.Routes[i], list.item(i)
 		r.Source, r.pushed = at.position(), true
 		r.complete(dir)
-		text, err := textOf(at, r)
+		text, err := textOf(at, r, &room)
 		if err != nil {
 			return nil, Problems{{Position: at.position(), Field: at.field, Message: err.Error()}}
 		}
@@ -57,9 +58,21 @@ func ParsePushed(file string, text []byte, dir string) ([]Pushed, error) {
 	return out, nil
 }
 
-// textOf is the YAML of a route as it is kept: as it was given, with absolute paths.
-func textOf(at place, r *Route) ([]byte, error) {
-	node := resolved(at.node)
+// How many bytes the texts of routes may come to. Aliases can make much of little.
+const (
+	maxPushedRoute = 1 << 20
+	maxPushedText  = 64 << 20 // of all routes of a document
+)
+
+// textOf is the YAML of a route as it is kept: as it was given, with absolute paths. It takes room.
+func textOf(at place, r *Route, room *int) ([]byte, error) {
+	left := min(maxPushedRoute, *room)
+	*room -= left
+	node := resolved(at.node, &left)
+	if left < 0 {
+		return nil, fmt.Errorf("has more than %d bytes when each alias is written out, or all routes together have more than %d; push them in several parts", maxPushedRoute, maxPushedText)
+	}
+	*room += left
 	node.Style &^= yaml.FlowStyle // a line for each key, so that changes of a route that came in JSON can be read
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		node.Content[i].Style = 0 // of JSON's keys, quoted
@@ -75,12 +88,17 @@ func textOf(at place, r *Route) ([]byte, error) {
 	return yaml.Dump(node, yaml.WithV4Defaults())
 }
 
-// resolved is a copy of a node in which each alias is what it stands for, and nothing else is kept than keys, values and comments.
-func resolved(n *yaml.Node) *yaml.Node {
+// resolved is a copy of a node in which each alias is what it stands for, and nothing else is kept than keys, values and comments. It takes room, and
+// ends when there is none.
+func resolved(n *yaml.Node, room *int) *yaml.Node {
 	out := *target(n)
-	out.Anchor, out.Content = "", make([]*yaml.Node, len(out.Content))
-	for i, child := range target(n).Content {
-		out.Content[i] = resolved(child)
+	*room -= len(out.Value) + len(out.HeadComment) + len(out.LineComment) + len(out.FootComment) + 1
+	out.Anchor, out.Content = "", make([]*yaml.Node, 0, len(out.Content))
+	for _, child := range target(n).Content {
+		if *room < 0 {
+			break
+		}
+		out.Content = append(out.Content, resolved(child, room))
 	}
 	return &out
 }
@@ -262,7 +280,8 @@ func ParseDocument(d Document, dir string) (Pushed, error) {
 	if err := l.err(); err != nil {
 		return Pushed{}, err
 	}
-	text, err := textOf(l.routes[0], &c.Routes[0])
+	room := maxPushedText
+	text, err := textOf(l.routes[0], &c.Routes[0], &room)
 	if err != nil {
 		return Pushed{}, Problems{{Position: c.Routes[0].Source, Message: err.Error()}}
 	}

@@ -171,3 +171,25 @@ policy: public
 		t.Errorf("kept as\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestAliasesMakeNoMemory: little text cannot become much.
+func TestAliasesMakeNoMemory(t *testing.T) {
+	t.Parallel()
+	const message = "has more than 1048576 bytes when each alias is written out, or all routes together have more than 67108864; push them in several parts"
+	route := func(labels int) string {
+		text := `&r {name: a, from: "https://a.localhost", to: "http://app:8080", policy: public, labels: {k: &a "` + strings.Repeat("x", 100_000) + `"`
+		for i := range labels {
+			text += fmt.Sprintf(", l%d: *a", i)
+		}
+		return text + "}}"
+	}
+	for name, row := range map[string]struct{ text, want string }{
+		"a few in one route": {route(2), "<nil>"},
+		"many in one route":  {route(20), "x.yaml:1:10: routes[a]: " + message},
+		"many of one route":  {route(2) + strings.Repeat(", *r", 300), "x.yaml:1:101016: routes[a]: " + message},
+	} {
+		if _, err := ParsePushed("x.yaml", []byte("routes: ["+row.text+"]"), "/"); fmt.Sprint(err) != row.want {
+			t.Errorf("%s: %.300v, want %s", name, err, row.want)
+		}
+	}
+}
