@@ -24,15 +24,23 @@ import (
 // Beyond 400 a small gain takes much memory.
 const gcPercent = 400
 
-// growth bounds, in bytes, what that may come to where much lives: with 10,000 hosts 120 MiB do, of which 400 % would be half a GiB.
-const growth = 64 << 20
+// growth bounds, in bytes, what that may come to where much lives: with 10,000 hosts 150 MiB do, of which 400 % would be more than half a GiB. What
+// lives then is configuration, which changes leave some 150 KiB of garbage of; so where more than growth lives, it is less.
+const (
+	growth      = 64 << 20
+	growthLarge = 40 << 20
+)
 
 // leastPercent keeps the collector from taking more than the work itself.
 const leastPercent = 30
 
 // collectorPercent is how far the heap may grow beyond what lives before it is collected.
 func collectorPercent(live uint64) int {
-	return max(leastPercent, int(min(gcPercent, growth*100/max(live, 1))))
+	bound := uint64(growth)
+	if live > growth {
+		bound = growthLarge
+	}
+	return max(leastPercent, int(min(gcPercent, bound*100/max(live, 1))))
 }
 
 // spare is how much memory, in bytes, may be held beyond what the heap grows to before it is collected.
