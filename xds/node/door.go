@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// handshakeTime bounds a TLS handshake, and handshakes how many are under way: a stranger can take no more than these.
+	// handshakeTime bounds a TLS handshake, and handshakes how many are under way: strangers can take no more than these. One address has few of
+	// them, so that one stranger keeps no node out.
 	handshakeTime = 5 * time.Second
 	handshakes    = 512
+	fromOne       = 32
 	// serverLife is of Doorward's own certificate, which is replaced at two thirds of it.
 	serverLife = 7 * 24 * time.Hour
 	// tellEvery is how often the log has a line about who was refused.
@@ -31,9 +33,10 @@ type Door struct {
 	listener net.Listener
 	tls      *tls.Config
 	branches map[string]*branch
-	turn     chan struct{} // one for each handshake that may be under way
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex     // guards what follows
+	under   int            // handshakes under way
+	from    map[string]int // of these, by address
 	own     *tls.Certificate
 	renew   time.Time
 	told    time.Time // when somebody who was refused was last in the log
@@ -43,7 +46,7 @@ type Door struct {
 // Open makes a door at a listener, for the protocols that are named by ALPN. Host is what nodes call this side: a DNS name or an IP address. Nobody
 // is let in before Run.
 func (n *Nodes) Open(l net.Listener, host string, protocols ...string) *Door {
-	d := &Door{nodes: n, listener: l, branches: make(map[string]*branch), turn: make(chan struct{}, handshakes)}
+	d := &Door{nodes: n, listener: l, branches: make(map[string]*branch), from: make(map[string]int)}
 	for _, p := range protocols {
 		d.branches[p] = &branch{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
 	}
@@ -82,15 +85,44 @@ func (d *Door) Run(ctx context.Context) error {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		select {
-		case d.turn <- struct{}{}:
-			go func() {
-				defer func() { <-d.turn }()
-				d.let(ctx, c)
-			}()
-		default:
+		from := addressOf(c)
+		if !d.begin(from) {
 			d.refuse(c, errors.New("too many handshakes are under way"))
+			continue
 		}
+		go func() {
+			defer d.end(from)
+			d.let(ctx, c)
+		}()
+	}
+}
+
+func addressOf(c net.Conn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// begin says whether one more handshake may begin, which end then ends.
+func (d *Door) begin(from string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.under == handshakes || d.from[from] == fromOne {
+		return false
+	}
+	d.under++
+	d.from[from]++
+	return true
+}
+
+func (d *Door) end(from string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.under--
+	if d.from[from]--; d.from[from] == 0 {
+		delete(d.from, from)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -187,6 +188,39 @@ func TestWhoIsLetIn(t *testing.T) {
 }
 
 // serverPair is a certificate of the same CA, for another use.
+// TestOneStrangerKeepsNoNodeOut: connections that say nothing take the handshakes of their own address alone.
+func TestOneStrangerKeepsNoNodeOut(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	pair := s.bootstrap("edge-1", "eu", time.Hour)
+	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	closed := make(chan error, 2*fromOne)
+	for range 2 * fromOne {
+		c, err := stranger.DialContext(t.Context(), "tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			_ = c.SetReadDeadline(time.Now().Add(handshakeTime / 2))
+			_, err := c.Read(make([]byte, 1))
+			closed <- err
+		}()
+	}
+	if _, got := s.dial(pair, ProtocolHTTP); got != "edge-1 of eu" {
+		t.Errorf("a node beside them: %q", got)
+	}
+	refused := 0
+	for range cap(closed) {
+		if err := <-closed; !errors.Is(err, os.ErrDeadlineExceeded) {
+			refused++
+		}
+	}
+	if refused != fromOne {
+		t.Errorf("%d of a stranger's connections are closed at once, want %d", refused, fromOne)
+	}
+}
+
 func serverPair(t *testing.T, s *site) []byte {
 	t.Helper()
 	key, err := NewKey()
@@ -337,8 +371,9 @@ func TestStrangersTakeNoMoreThanTheirShare(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	var idle []net.Conn
-	for range handshakes {
-		c, err := net.Dial("tcp", s.addr)
+	for i := range handshakes {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i/fromOne))}}
+		c, err := from.DialContext(t.Context(), "tcp", s.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
