@@ -116,6 +116,8 @@ func doubts(c *config.Config) (doubts []string) {
 // served waits until the running doorward serves a configuration, or says why it does not.
 func served(ctx context.Context, c *config.Config) error {
 	client := admin.NewClient(filepath.Join(c.DataDir, controlSocket))
+	var unread string
+	var since time.Time
 	for {
 		status, err := client.Status(ctx)
 		switch {
@@ -125,6 +127,13 @@ func served(ctx context.Context, c *config.Config) error {
 			return nil
 		case err == nil && (status.Refused == c.Checksum || status.Loaded == c.Checksum) && status.Problem != "":
 			return fmt.Errorf("the running doorward does not serve it: %s", status.Problem)
+		}
+		// It does not say of which files that is: those that there are, when it has tried again meanwhile. They may be good without pushed routes.
+		if err == nil && status.Unread != unread {
+			unread, since = status.Unread, time.Now()
+		}
+		if unread != "" && time.Since(since) > retryEvery+time.Second {
+			return fmt.Errorf("the running doorward does not serve it: %s", unread)
 		}
 		select {
 		case <-ctx.Done():
