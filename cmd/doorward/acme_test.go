@@ -2,33 +2,43 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"doorward/xds/cert"
+	"doorward/xds/cert/acme/acmetest"
 )
 
 // newIssued is a stack whose hosts get their certificates from an ACME server, over whichever challenges the text says: the keys below tls.acme
 // but for email, directory and ca_file.
-func newIssued(t *testing.T, c pebbleConfig) (*stack, *pebble, func(acme string, hosts ...string)) {
+func newIssued(t *testing.T, c acmetest.Config) (*stack, *acmetest.Server, func(acme string, hosts ...string)) {
 	t.Helper()
 	s := prepareStack(t, twoHosts)
-	c.http, c.tls = freePort(t), s.port
-	p := newPebble(t, c)
+	c.HTTP, c.TLS = freePort(t), s.port
+	p := acmetest.New(t, c)
 	return s, p, func(acme string, hosts ...string) {
 		text := fmt.Sprintf(`
-tls: {acme: {email: ops@example.com, directory: "https://127.0.0.1:%d/dir", ca_file: %q, %s}}
+tls: {acme: {email: ops@example.com, directory: %q, ca_file: %q, %s}}
 auth_url: "https://%s:%d"
 listen: {https: "127.0.0.1:%d", http: "127.0.0.1:%d"}
 socket_dir: %s/run
 data_dir: %s/data
 routes:
-`, p.port, p.ca, acme, hosts[0], s.port, s.port, c.http, s.dir, s.dir)
+`, p.URL, p.CA, acme, hosts[0], s.port, s.port, c.HTTP, s.dir, s.dir)
 		for i, host := range hosts {
 			text += fmt.Sprintf("  - {name: r%d, from: \"https://%s:%d\", to: %q, policy: public}\n", i, host, s.port, s.grafana.URL)
 		}
@@ -75,10 +85,10 @@ func (s *stack) certificates() map[string]certificateState {
 }
 
 func TestCertificatesFromAnACMEServer(t *testing.T) {
-	s, p, configure := newIssued(t, pebbleConfig{})
+	s, p, configure := newIssued(t, acmetest.Config{})
 	configure("challenges: [http-01]", "a.example.com")
 	s.start()
-	roots := p.roots()
+	roots := p.Roots()
 	a := s.awaitCertificate("a.example.com", roots, anyCertificate)
 	if state := s.certificates()["a.example.com"]; state.Source != "ACME" || state.Pending || state.Problem != "" || !state.Renewal.After(time.Now()) {
 		t.Errorf("cert list: %+v", state)
@@ -97,10 +107,16 @@ func TestCertificatesFromAnACMEServer(t *testing.T) {
 	if _, err := s.handshake("stranger.example.com", roots); err == nil {
 		t.Error("a stranger's name has a certificate")
 	}
+	s.write("pushed.yaml", fmt.Sprintf("routes: [{name: pushed, from: \"https://pushed.example.com:%d\", to: %q, policy: public}]\n", s.port, s.grafana.URL))
+	path, _ := program()
+	if out, err := exec.Command(path, "route", "apply", "-f", filepath.Join(s.dir, "pushed.yaml"), "--config", s.config()).CombinedOutput(); err != nil {
+		t.Fatalf("route apply: %v\n%s", err, out)
+	}
+	s.awaitCertificate("pushed.example.com", roots, anyCertificate)
 
 	// What was issued survives, and the server is not needed.
 	s.stop(syscall.SIGTERM)
-	p.stop()
+	p.Stop()
 	s.start()
 	for host, leaf := range map[string]*x509.Certificate{"a.example.com": a, "b.example.com": b} {
 		if again, err := s.handshake(host, roots); err != nil || !again.Equal(leaf) {
@@ -166,11 +182,11 @@ func (s *stack) plain(t *testing.T, host, path string, want int) {
 // TestCertificatesAreRenewed has certificates that live for seconds only, from a server that wants accounts bound.
 func TestCertificatesAreRenewed(t *testing.T) {
 	const hmac = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
-	s, p, configure := newIssued(t, pebbleConfig{validity: 9 * time.Second, accounts: map[string]string{"kid-1": hmac}})
+	s, p, configure := newIssued(t, acmetest.Config{Validity: 9 * time.Second, Accounts: map[string]string{"kid-1": hmac}})
 	s.write("hmac", hmac+"\n")
 	configure("eab: {key_id: kid-1, hmac_key_file: hmac}", "a.example.com")
 	s.start()
-	roots := p.roots()
+	roots := p.Roots()
 	first := s.awaitCertificate("a.example.com", roots, anyCertificate)
 	next := s.awaitCertificate("a.example.com", roots, func(leaf *x509.Certificate) bool { return !leaf.Equal(first) })
 	if !next.NotAfter.After(first.NotAfter) || time.Now().After(first.NotAfter) {
@@ -179,4 +195,59 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	if bytes.Equal(next.RawSubjectPublicKeyInfo, first.RawSubjectPublicKeyInfo) {
 		t.Error("the next certificate has the same key")
 	}
+}
+
+// TestAReplacedCertificateFileIsServed: the next handshake has it, for an exact name and for those below a wildcard.
+func TestAReplacedCertificateFileIsServed(t *testing.T) {
+	s := prepareStack(t, twoHosts)
+	authority, err := cert.NewAuthority(filepath.Join(s.dir, "authority"), "CA of the test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(file string, names ...string) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := authority.Issue(x509.Certificate{DNSNames: names}, key.Public(), time.Now(), time.Now().Add(90*24*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(file, string(chain)+string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	}
+	issue("exact.pem", "a.example.com")
+	issue("wildcard.pem", "*.apps.example.com")
+	s.write("doorward.yaml", fmt.Sprintf(`
+tls: {certificates: [{cert_file: exact.pem, key_file: exact.pem}, {cert_file: wildcard.pem, key_file: wildcard.pem}]}
+auth_url: "https://a.example.com:%[1]d"
+listen: {https: "127.0.0.1:%[1]d", http: "off"}
+socket_dir: %[2]s/run
+data_dir: %[2]s/data
+routes:
+  - {name: a, from: "https://a.example.com:%[1]d", to: %[3]q, policy: public}
+  - {name: apps, from: "https://*.apps.example.com:%[1]d", to: %[3]q, policy: public}
+`, s.port, s.dir, s.grafana.URL))
+	s.start()
+	for file, names := range map[string][2]string{"exact.pem": {"a.example.com", "a.example.com"}, "wildcard.pem": {"*.apps.example.com", "one.apps.example.com"}} {
+		before := s.awaitCertificate(names[1], authority.Pool(), anyCertificate)
+		issue(file, names[0])
+		s.awaitCertificate(names[1], authority.Pool(), func(leaf *x509.Certificate) bool { return !leaf.Equal(before) })
+	}
+}
+
+// handshake returns the certificate that a host is served with, or why there is none.
+func (s *stack) handshake(host string, roots *x509.CertPool) (*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	dialer := &tls.Dialer{Config: &tls.Config{ServerName: host, RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}}}
+	c, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.port))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }
