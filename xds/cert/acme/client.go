@@ -130,7 +130,7 @@ func (p *Prepared) Pair(name string) (cert.Pair, error) {
 	k, err := p.load(name)
 	switch {
 	case err == nil:
-		return k.Pair, nil
+		return k.stapledAs(current).Pair, nil
 	case current.Leaf != nil:
 		return current.Pair, nil
 	case !errors.Is(err, fs.ErrNotExist):
@@ -221,12 +221,31 @@ func (c *Client) Change(ctx context.Context, add, remove []string) {
 // that a start asks no server a thousand things.
 func (c *Client) fresh(old *host, k kept) *host {
 	h := &host{kept: k, next: c.now()}
-	if k.Leaf != nil {
-		h.next = sooner(k.renew, c.now().Add(spread(checkEvery)))
-	} else if old != nil {
+	switch {
+	case k.Leaf == nil && old != nil:
 		h.kept = old.kept
+	case k.Leaf != nil:
+		if old != nil {
+			h.kept = k.stapledAs(old.kept)
+		}
+		if len(k.Leaf.OCSPServer) == 0 || len(h.kept.Staple) > 0 { // else its response is fetched at once
+			h.next = c.nextLook(k)
+		}
 	}
 	return h
+}
+
+// nextLook is when a certificate that is well is looked after again: after the moment at which certmagic renews it too.
+func (c *Client) nextLook(k kept) time.Time {
+	return sooner(k.renew.Add(renewMargin), c.now().Add(spread(checkEvery)))
+}
+
+// stapledAs has the OCSP response of the same certificate as it was known before.
+func (k kept) stapledAs(before kept) kept {
+	if k.Leaf != nil && before.Leaf != nil && k.Leaf.Equal(before.Leaf) {
+		k.Staple = before.Staple
+	}
+	return k
 }
 
 // State says how it stands with a host; nothing of one that is not ours.
@@ -267,12 +286,12 @@ func (c *Client) rouse() {
 // Run gets and renews certificates, and takes up what other replicas have got, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	due := make(chan string)
+	due := make(chan job)
 	group.Go(func() error { return c.dispatch(ctx, due) })
 	for range atOnce {
 		group.Go(func() error {
-			for name := range due {
-				c.tend(ctx, name)
+			for j := range due {
+				c.tend(ctx, j)
 				c.rouse()
 			}
 			return nil
@@ -282,17 +301,23 @@ func (c *Client) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// job is a host that is due, marked as busy.
+type job struct {
+	name string
+	host *host
+}
+
 // dispatch hands out the hosts that are due, one at a time.
-func (c *Client) dispatch(ctx context.Context, due chan<- string) error {
+func (c *Client) dispatch(ctx context.Context, due chan<- job) error {
 	defer close(due)
 	for {
-		name, wait := "", idle
+		j, wait := job{}, idle
 		if c.ready() {
-			name, wait = c.first()
+			j, wait = c.first()
 		} else if len(c.names()) > 0 {
 			wait = readyEvery
 		}
-		if name == "" {
+		if j.host == nil {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -304,19 +329,18 @@ func (c *Client) dispatch(ctx context.Context, due chan<- string) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case due <- name:
+		case due <- j:
 		}
 	}
 }
 
 // first takes the host that is due first, those without a certificate before others; or says how long nothing is.
-func (c *Client) first() (name string, wait time.Duration) {
+func (c *Client) first() (j job, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
 	wait = idle
-	var first *host
-	for n, h := range c.hosts {
+	for name, h := range c.hosts {
 		if h.busy {
 			continue
 		}
@@ -324,26 +348,34 @@ func (c *Client) first() (name string, wait time.Duration) {
 			wait = min(wait, left)
 			continue
 		}
-		fresh := h.kept.Leaf == nil
-		if first == nil || fresh != (first.kept.Leaf == nil) && fresh || fresh == (first.kept.Leaf == nil) && h.next.Before(first.next) {
-			first, name = h, n
+		if j.host == nil || h.before(j.host) {
+			j = job{name, h}
 		}
 	}
-	if first != nil {
-		first.busy = true
+	if j.host != nil {
+		j.host.busy = true
 	}
-	return name, wait
+	return j, wait
+}
+
+// before says whether a host is looked after before another one that is due too.
+func (h *host) before(other *host) bool {
+	if awaited := h.kept.Leaf == nil; awaited != (other.kept.Leaf == nil) {
+		return awaited
+	}
+	return h.next.Before(other.next)
 }
 
 // tend looks after one host.
-func (c *Client) tend(ctx context.Context, name string) {
+func (c *Client) tend(ctx context.Context, j job) {
+	name, h := j.name, j.host
 	c.mu.Lock()
-	e, h := c.engine, c.hosts[name]
+	e, there, failures := c.engine, c.hosts[name] == h, h.failures
 	c.mu.Unlock()
-	if e == nil || h == nil {
-		return // it went meanwhile
+	if e == nil || !there {
+		return // it went meanwhile, or somebody else is there by its name
 	}
-	k, err := e.tend(ctx, name, h.failures) // nobody else changes failures while it is busy
+	k, err := e.tend(ctx, name, failures)
 	if ctx.Err() != nil {
 		return
 	}
@@ -366,7 +398,7 @@ func (c *Client) tend(ctx context.Context, name string) {
 		return
 	}
 	h.failures, h.problem = 0, ""
-	h.next = sooner(k.renew, c.now().Add(spread(checkEvery)))
+	h.next = c.nextLook(k)
 }
 
 // took notes the certificate that a host has now.
@@ -426,15 +458,20 @@ func (c *Client) reload(ctx context.Context, names ...string) {
 		}
 		c.mu.Lock()
 		if c.hosts[name] == h && !h.busy {
-			if h.kept.Leaf != nil && h.kept.Leaf.Equal(k.Leaf) {
-				k.Staple = h.kept.Staple
-			}
-			c.took(name, h, k)
-			h.failures, h.problem = 0, ""
-			h.next = sooner(k.renew, c.now().Add(spread(checkEvery)))
+			c.learn(name, h, k)
 		}
 		c.mu.Unlock()
 	}
+}
+
+// learn notes what is in the store. That the certificate is the same says nothing of whether it can be renewed: a failure stays one.
+func (c *Client) learn(name string, h *host, k kept) {
+	if h.kept.Leaf == nil || !h.kept.Leaf.Equal(k.Leaf) {
+		h.failures, h.problem, h.next = 0, "", c.nextLook(k)
+	} else if h.problem == "" {
+		h.next = sooner(h.next, k.renew.Add(renewMargin))
+	}
+	c.took(name, h, k.stapledAs(h.kept))
 }
 
 func sooner(a, b time.Time) time.Time {

@@ -257,6 +257,11 @@ func TestADueCertificateIsRenewed(t *testing.T) {
 	if now, err := p.Pair("a.example.com"); err != nil || !now.Equal(first) || !strings.Contains(c.State("a.example.com").Problem, "down") {
 		t.Errorf("a renewal that failed: %v, %+v", err, c.State("a.example.com"))
 	}
+	retry := c.State("a.example.com").Retry
+	c.reload(t.Context(), "a.example.com") // somebody has written beside the certificate
+	if state := c.State("a.example.com"); !strings.Contains(state.Problem, "down") || state.Retry != retry {
+		t.Errorf("the failure is forgotten: %+v", state)
+	}
 	ca.refuses(nil)
 	c.due("a.example.com")
 	c.eventually(t, "a.example.com", func(h *host) bool { return !h.kept.Equal(first) && h.problem == "" })

@@ -24,6 +24,8 @@ const (
 	checkEvery = 10 * time.Minute
 	// tendTimeout bounds one try to get or renew a certificate; orderTimeout the part of it in which the server looks for the challenge.
 	tendTimeout, orderTimeout = 5 * time.Minute, 2 * time.Minute
+	// renewMargin is how long after that moment it is looked after: certmagic must not find that it is too early still.
+	renewMargin = time.Second
 	// renewShare of a certificate's life is left when it is renewed, where the server says nothing else.
 	renewShare = 1.0 / 3
 )
@@ -109,8 +111,8 @@ func (e *engine) load(ctx context.Context, host string) (kept, error) {
 // renewal is when a certificate is due to be renewed: when a share of its life is left, or when the server wants it if that is sooner. meta is what
 // certmagic keeps beside the certificate.
 func renewal(leaf *x509.Certificate, meta []byte) time.Time {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	at := leaf.NotAfter.Add(-time.Duration(float64(life) * renewShare))
+	end := leaf.NotAfter.Add(time.Second) // of the second that it is good for still, as certmagic counts
+	at := end.Add(-time.Duration(float64(end.Sub(leaf.NotBefore)) * renewShare))
 	var resource certmagic.CertificateResource
 	var issued acme.Certificate
 	if json.Unmarshal(meta, &resource) != nil || json.Unmarshal(resource.IssuerData, &issued) != nil || issued.RenewalInfo == nil {
