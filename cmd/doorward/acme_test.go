@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -150,6 +152,33 @@ func (s *stack) awaitsInVain(t *testing.T, configure func(string, ...string), ro
 	if _, err := s.handshake("a.example.com", roots); err != nil {
 		t.Errorf("a host with a certificate: %v", err)
 	}
+	metrics := s.metrics()
+	for _, line := range []string{
+		`doorward_certificates{source="acme"} 3`, `doorward_certificates{source="pending"} 1`, `doorward_certificate_problems 1`,
+		`doorward_certificate_expiry_seconds{source="acme"} 7.77`,
+	} {
+		if !strings.Contains(metrics, "\n"+line) {
+			t.Errorf("the metrics have no %s", line)
+		}
+	}
+}
+
+// metrics are what the control socket has.
+func (s *stack) metrics() string {
+	s.t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.dir, "data", controlSocket))
+	}, DisableKeepAlives: true}
+	res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("http://doorward/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
 }
 
 // plain asks the plain listener.

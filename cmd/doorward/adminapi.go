@@ -33,7 +33,7 @@ func (p *planes) adminAPI(ctx context.Context) admin.Config {
 }
 
 func (p *planes) metrics() http.Handler {
-	return metrics{p.authz, p.decisions, p.streams, p.xds, p.certificateStates}.handler()
+	return metrics{p.authz, p.decisions, p.streams, p.xds, p.countCertificates}.handler()
 }
 
 // secretHeaders carry what lets their holder in. Fixtures have their values only where the policy depends on them.

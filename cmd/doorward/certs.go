@@ -35,17 +35,22 @@ type certificateState struct {
 
 // certificateStates are those of all hosts, by host.
 func (p *planes) certificateStates() []certificateState {
-	p.mu.Lock()
-	source, hosts := p.certificates, p.index.Hosts()
-	p.mu.Unlock()
-	if source == nil {
-		return nil // nothing is served yet
-	}
+	source, hosts := p.certified()
 	states := make([]certificateState, 0, len(hosts))
 	for _, host := range hosts {
 		states = append(states, p.certificateState(source, host))
 	}
 	return states
+}
+
+// certified are the hosts, sorted, and what knows their certificates. There are none before something is served.
+func (p *planes) certified() (*cert.Source, []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.certificates == nil {
+		return nil, nil
+	}
+	return p.certificates, p.index.Hosts()
 }
 
 func (p *planes) certificateState(source *cert.Source, host string) certificateState {
@@ -84,14 +89,47 @@ func doubt(pair cert.Pair, now time.Time) string {
 	return ""
 }
 
+// certificateCounts are hosts by where their certificate comes from.
+type certificateCounts struct {
+	hosts    map[string]int       // by source; "pending" for those whose first one is awaited
+	ends     map[string]time.Time // by source: of the certificate that ends first
+	problems int
+}
+
+// countCertificates looks at no more than it has to: there may be very many hosts.
+func (p *planes) countCertificates() certificateCounts {
+	c := certificateCounts{hosts: make(map[string]int), ends: make(map[string]time.Time)}
+	source, hosts := p.certified()
+	for _, host := range hosts {
+		s := certificateState{kind: cert.FromLocalCA}
+		if source.Local(host) {
+			s.NotAfter = source.Until(host)
+		} else if s = p.certificateState(source, host); s.Pending {
+			s.kind = "pending"
+		}
+		c.hosts[s.kind]++
+		if s.Problem != "" {
+			c.problems++
+		}
+		if end, ok := c.ends[s.kind]; !s.NotAfter.IsZero() && (!ok || s.NotAfter.Before(end)) {
+			c.ends[s.kind] = s.NotAfter
+		}
+	}
+	return c
+}
+
 // manyCertificates is how many hosts' troubles the status has; doorward cert list has all.
 const manyCertificates = 20
 
-// certificateTroubles are what is wrong with certificates, a line each.
-func certificateTroubles(states []certificateState) []string {
+// certificateTroubles are what is wrong with certificates, a line each. There is nothing to say of those of the local CA.
+func (p *planes) certificateTroubles() []string {
 	var lines []string
-	for _, s := range states {
-		switch {
+	source, hosts := p.certified()
+	for _, host := range hosts {
+		if source.Local(host) {
+			continue
+		}
+		switch s := p.certificateState(source, host); {
 		case s.Problem != "":
 			lines = append(lines, s.Host+": "+s.Problem)
 		case s.Pending:

@@ -102,7 +102,7 @@ func (p *planes) settle(before map[authz.Revision]bool) map[authz.Revision]bool 
 
 // report is what the admin API shows.
 func (p *planes) report() admin.Status {
-	envoys, keys, certificates := p.xds.Envoys(), p.keys(), certificateTroubles(p.certificateStates())
+	envoys, keys, certificates := p.xds.Envoys(), p.keys(), p.certificateTroubles()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.status

@@ -24,7 +24,7 @@ type metrics struct {
 	streams   interface{ Open() int }
 	xds       interface{ Envoys() []xds.Envoy }
 
-	certificates func() []certificateState
+	certificates func() certificateCounts
 }
 
 // handler answers in Prometheus' text format. The registry is its own, so nothing else comes in.
@@ -116,27 +116,14 @@ func (m metrics) Collect(to chan<- prometheus.Metric) {
 	m.collectCertificates(to, time.Now())
 }
 
-// collectCertificates counts hosts by the source of their certificate, so that there are few series however many hosts there are.
+// collectCertificates has few series, however many hosts there are.
 func (m metrics) collectCertificates(to chan<- prometheus.Metric, now time.Time) {
-	count, ends, problems := make(map[string]int), make(map[string]time.Time), 0
-	for _, s := range m.certificates() {
-		kind := s.kind
-		if s.Pending {
-			kind = "pending"
-		}
-		if s.Problem != "" {
-			problems++
-		}
-		count[kind]++
-		if end, ok := ends[kind]; s.kind != "" && (!ok || s.NotAfter.Before(end)) {
-			ends[kind] = s.NotAfter
-		}
+	c := m.certificates()
+	for source, n := range c.hosts {
+		to <- prometheus.MustNewConstMetric(descCerts, prometheus.GaugeValue, float64(n), source)
 	}
-	for kind, n := range count {
-		to <- prometheus.MustNewConstMetric(descCerts, prometheus.GaugeValue, float64(n), kind)
+	for source, end := range c.ends {
+		to <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, end.Sub(now).Seconds(), source)
 	}
-	for kind, end := range ends {
-		to <- prometheus.MustNewConstMetric(descExpiry, prometheus.GaugeValue, end.Sub(now).Seconds(), kind)
-	}
-	to <- prometheus.MustNewConstMetric(descCertFault, prometheus.GaugeValue, float64(problems))
+	to <- prometheus.MustNewConstMetric(descCertFault, prometheus.GaugeValue, float64(c.problems))
 }

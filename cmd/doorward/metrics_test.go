@@ -37,6 +37,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.authz.Adopt(change.generation)
+	p.certificates = change.certificates
 	p.authz.Check(t.Context(), "")
 	p.closeDecisions()
 	answer := httptest.NewRecorder()
@@ -56,12 +57,14 @@ func TestMetrics(t *testing.T) {
 		`doorward_identity_tokens_total{result="reused"} 0`,
 		`doorward_streams_open 0`,
 		`doorward_envoys_connected 0`,
+		`doorward_certificates{source="local_ca"} 1`,
+		`doorward_certificate_problems 0`,
 	} {
 		if !strings.Contains("\n"+string(body), "\n"+line+"\n") {
 			t.Errorf("there is no line %s", line)
 		}
 	}
-	if answer.Code != 200 || !strings.Contains(string(body), "\ngo_goroutines ") || t.Failed() {
+	if answer.Code != 200 || !strings.Contains(string(body), "\ngo_goroutines ") || !strings.Contains(string(body), "\n"+`doorward_certificate_expiry_seconds{source="local_ca"} 7.77`) || t.Failed() {
 		t.Errorf("status %d:\n%s", answer.Code, body)
 	}
 }

@@ -47,10 +47,10 @@ type LocalCA struct {
 	leaves map[string]leaf
 }
 
-// leaf is a host's certificate and when the next one is issued.
+// leaf is a host's certificate as PEM, which is all of it that is kept, and when the next one is issued.
 type leaf struct {
-	Pair
-	renew time.Time
+	chain, key []byte
+	renew      time.Time
 }
 
 // NewLocalCA reads the CA's certificate and key from dir (ca.pem, ca.key), or makes them there, the key with mode 0600. ca.pem is what
@@ -175,26 +175,34 @@ func parseCA(chain, key []byte) (*LocalCA, error) {
 	return &LocalCA{cert: parsed, key: ec, pem: chain, now: time.Now, leaves: make(map[string]leaf)}, nil
 }
 
-// Certificate is Pair, as PEM.
+// Certificate returns a PEM chain and key for one host, issued anew when two thirds of the last one's life are over.
 func (ca *LocalCA) Certificate(host string) (chain, key []byte, err error) {
-	pair, err := ca.Pair(host)
-	return pair.Chain, pair.Key, err
+	l, err := ca.leaf(host)
+	return l.chain, l.key, err
 }
 
-// Pair returns a certificate for one host, issued anew when two thirds of the last one's life are over.
+// Pair is Certificate, parsed.
 func (ca *LocalCA) Pair(host string) (Pair, error) {
+	l, err := ca.leaf(host)
+	if err != nil {
+		return Pair{}, err
+	}
+	return NewPair(l.chain, l.key, FromLocalCA)
+}
+
+func (ca *LocalCA) leaf(host string) (leaf, error) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
 	now := ca.now()
 	if l, ok := ca.leaves[host]; ok && now.Before(l.renew) {
-		return l.Pair, nil
+		return l, nil
 	}
 	l, err := ca.issue(host, now)
 	if err != nil {
-		return Pair{}, fmt.Errorf("issue a certificate for %s: %w", host, err)
+		return leaf{}, fmt.Errorf("issue a certificate for %s: %w", host, err)
 	}
 	ca.leaves[host] = l
-	return l.Pair, nil
+	return l, nil
 }
 
 func (ca *LocalCA) issue(host string, now time.Time) (leaf, error) {
@@ -219,11 +227,7 @@ func (ca *LocalCA) issue(host string, now time.Time) (leaf, error) {
 		return leaf{}, err
 	}
 	key, err := encodeKey(private)
-	if err != nil {
-		return leaf{}, err
-	}
-	pair, err := NewPair(append(encodeCert(der), ca.pem...), key, FromLocalCA)
-	return leaf{pair, now.Add(leafLife - renewBefore)}, err
+	return leaf{append(encodeCert(der), ca.pem...), key, now.Add(leafLife - renewBefore)}, err
 }
 
 // serial is 127 random bits: RFC 5280, section 4.1.2.2, asks for a positive number of at most 20 octets.

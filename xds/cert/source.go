@@ -132,6 +132,9 @@ func (s *Source) Pair(host string) (Pair, error) {
 
 // Certificate is Pair as PEM, without a chain for a host whose first certificate is awaited.
 func (s *Source) Certificate(host string) (chain, key []byte, err error) {
+	if s.Local(host) {
+		return s.ca.Certificate(host)
+	}
 	pair, err := s.Pair(host)
 	if errors.Is(err, ErrPending) {
 		return nil, nil, nil
@@ -141,8 +144,27 @@ func (s *Source) Certificate(host string) (chain, key []byte, err error) {
 
 // Staple is the OCSP response that a host's certificate is shown with; nil for none.
 func (s *Source) Staple(host string) []byte {
+	if !s.Issued(host) {
+		return nil
+	}
 	pair, _ := s.Pair(host) // that there is none, Certificate says
 	return pair.Staple
+}
+
+// Local says whether the local CA issues a host's certificate.
+func (s *Source) Local(host string) bool {
+	_, byFile := s.find(host)
+	return !byFile && (s.everyone || config.IsLocalhost(host))
+}
+
+// Until is the end of a certificate of the local CA's that was issued already; zero for any other.
+func (s *Source) Until(host string) time.Time {
+	s.ca.mu.Lock()
+	defer s.ca.mu.Unlock()
+	if l, ok := s.ca.leaves[host]; ok && s.Local(host) {
+		return l.renew.Add(renewBefore)
+	}
+	return time.Time{}
 }
 
 // Of says where a host's certificate comes from: the name of a file, "ACME" or "local CA".
