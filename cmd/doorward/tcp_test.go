@@ -500,3 +500,42 @@ func strangeCA(t *testing.T) string {
 	}
 	return path
 }
+
+// TestTCPConnectionsAreCounted with the session's other streams, and a route that is pushed takes connections at once.
+func TestTCPConnectionsAreCounted(t *testing.T) {
+	service := newEcho(t)
+	s := newStack(t, twoHosts+"session: {max_streams: 3}\n")
+	s.write("db.yaml", `routes: [{name: db, from: "tcp+https://db.localhost:5432", to: "tcp://`+service.Addr().String()+`", policy: any_authenticated_user}]`)
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(path, "route", "apply", "-f", s.dir+"/db.yaml", "--wait", "10s", "--config", s.config()).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err = exec.Command(path, "route", "list", "--config", s.config()).CombinedOutput(); err != nil || !regexp.MustCompile(`db\s.*tcp\+https://db.localhost:5432.*CONNECT`).Match(out) {
+		t.Errorf("route list: %v\n%s", err, out)
+	}
+	c := s.connect("db.localhost:5432", t.TempDir(), "--listen", "127.0.0.1:0", "--no-store").start()
+	alice := s.browser()
+	alice.lets(alice.signIn(c.says(asksToSignIn), "alice"))
+	at := c.address()
+	s.openStreams(0) // that of the question whether alice may
+	var open []net.Conn
+	for range 3 {
+		open = append(open, dial(t, at))
+		if !echoes(open[len(open)-1]) {
+			t.Fatalf("connection %d does not work\n%s", len(open), c.said)
+		}
+	}
+	if echoes(dial(t, at)) {
+		t.Error("a fourth connection works")
+	}
+	c.says("refused with status 429: your session has too many open streams: close some")
+	open[0].Close()
+	s.openStreams(2)
+	if !echoes(dial(t, at)) {
+		t.Errorf("there is no room again\n%s", c.said)
+	}
+}
