@@ -50,7 +50,7 @@ func (s siteInput) routeConfiguration() (*routev3.RouteConfiguration, error) {
 		errs = append(errs, inRoute(r, err))
 		routes = append(routes, made...)
 	}
-	if len(s.routes) == 0 {
+	if !slices.ContainsFunc(s.routes, func(r config.Route) bool { return !r.TCP() }) {
 		routes = append(routes, userPageRedirect(s.paths, s.origin))
 	}
 	return &routev3.RouteConfiguration{
@@ -110,7 +110,7 @@ func refusal(name string, match *routev3.RouteMatch, status uint32, body string)
 	}
 }
 
-// userPageRedirect leads from "/" of a sign-in host that has no route to the user page.
+// userPageRedirect leads from "/" of a host that has no page, as a sign-in host without a route or the host of a TCP service, to the user page.
 func userPageRedirect(p config.Paths, origin config.URL) *routev3.Route {
 	return &routev3.Route{
 		Name:  "doorward/home",

@@ -132,6 +132,13 @@ grafana.example.com
 Sign out?
 A link asks to end your session. It ends here and on every other host that you use with it.
 Sign out`},
+		"program": {p.Program(Program{host, "alice@example.com", "/.pomerium/cli", "/.pomerium/sign_out", "http://127.0.0.1:40000/", "c", "s", "84e0"}), 200, `
+Let a program connect? – grafana.example.com
+grafana.example.com
+Let a program connect?
+A program on this computer asks to connect to grafana.example.com as alice@example.com. If you have not just started it, close this page.
+Let it connect
+Sign out`},
 		"choose": {p.Choose(Choose{host, []Provider{{"Example Inc.", "/.pomerium/sign_in?provider=main"}, {"Partners", "/.pomerium/sign_in?provider=partners"}}}), 200, `
 Sign in – grafana.example.com
 grafana.example.com

@@ -80,6 +80,8 @@ func TestREADME(t *testing.T) {
 			kind = "walk-through"
 		case in(nodesSection, block):
 			kind = "nodes" // TestREADMENodes types it
+		case strings.HasPrefix(block, "doorward tcp "):
+			kind, try = "tcp", func(t *testing.T) { tryTCP(t, text, block) }
 		case strings.HasPrefix(block, "doorward "):
 			kind, try = "commands", func(t *testing.T) { tryCommands(t, dir, block) }
 		case strings.HasPrefix(block, "$ doorward "):
@@ -93,7 +95,7 @@ func TestREADME(t *testing.T) {
 		tried[kind]++
 		t.Run(kind, try)
 	}
-	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 1, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1, "nodes": 2, "tls": 1} {
+	for kind, least := range map[string]int{"policy": 3, "configuration": 1, "bundles": 1, "routes": 2, "make": 1, "commands": 1, "walk-through": 7, "transcript": 1, "nodes": 2, "tls": 1, "tcp": 1} {
 		if tried[kind] < least {
 			t.Errorf("of the kind %q the README has %d blocks, not %d", kind, tried[kind], least)
 		}
@@ -151,6 +153,20 @@ func tryRoutes(t *testing.T, block string) {
 	put(t, file, "idp: {issuer: \"https://idp.example.com\", client_id: doorward, client_secret: hush}\ntls: {local_ca: true}\nroutes:\n"+indent(block, "  "))
 	if _, err := config.Load(file); err != nil {
 		t.Error(err)
+	}
+}
+
+// tryTCP holds that a command is understood, and that the README has the route that it is for. TestTCPService connects by one.
+func tryTCP(t *testing.T, text, block string) {
+	cmd, args, err := root().Find(strings.Fields(block)[1:])
+	if err == nil {
+		err = cmd.ParseFlags(args)
+	}
+	if err != nil || cmd.Name() != "tcp" || cmd.Flags().NArg() != 1 {
+		t.Fatalf("%s is not understood: %v", block, err)
+	}
+	if want := "from: tcp+https://" + cmd.Flags().Arg(0) + "\n"; !strings.Contains(text, want) {
+		t.Errorf("no route of the README has %s", want)
 	}
 }
 

@@ -64,8 +64,8 @@ func newEcho(t *testing.T) *echo {
 func (e *echo) serve(conn net.Conn) {
 	defer conn.Close()
 	in := bufio.NewReader(conn)
-	if first, err := in.Peek(1); err == nil {
-		first, _ = in.Peek(in.Buffered())
+	if _, err := in.Peek(1); err == nil {
+		first, _ := in.Peek(in.Buffered())
 		e.mu.Lock()
 		e.first = append(e.first, string(first))
 		e.mu.Unlock()
@@ -374,7 +374,8 @@ func TestNothingBypassesCONNECT(t *testing.T) {
 		"an address inside":                   {"grafana.localhost", connect("127.0.0.1:22"), "421 421: no application of this name is served here"},
 		"CONNECT as an upgrade":               {"db.localhost", upgrade("CONNECT"), "403 "},
 		"connect-udp as an upgrade":           {"db.localhost", upgrade("connect-udp"), "404 "},
-		"the service's host as a page":        {"open.localhost", "GET / HTTP/1.1\r\nHost: open.localhost\r\n\r\n", "404 "},
+		"the service's host as a page":        {"open.localhost", "GET /x HTTP/1.1\r\nHost: open.localhost\r\n\r\n", "404 "},
+		"its start":                           {"open.localhost", "GET / HTTP/1.1\r\nHost: open.localhost\r\n\r\n", "302 "},
 	} {
 		if got := s.asks(c.sni, c.request); !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
