@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"slices"
-	"strings"
 	"sync"
 
 	"doorward/authz/config"
@@ -44,32 +42,45 @@ func (b *Builder) Build(in Input) (*Change, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	edge, authz := new(Resources), new(Resources)
-	out := &Change{parts: map[string]*Resources{edgeOwner: edge, authzOwner: authz}, whole: true}
 	all := sitesOf(in.Config)
-	errs := []error{addListeners(edge, in, wildcardsOf(all)), addAuthz(authz, in.Headers), addClients(edge, in.Config), addInstead(edge, in.Config, all)}
+	wildcards := wildcardsOf(all)
+	errs := []error{addListeners(edge, in, wildcards), addAuthz(authz, in.Headers), addClients(edge, in.Config), addInstead(edge, in.Config, wildcards)}
 	all = gather(in.Config, all)
-	kept, ports := make(map[string]*built, len(all)), make(map[string]uint32)
-	out.built, out.ports = kept, ports
+	out := &Change{
+		parts: map[string]*Resources{edgeOwner: edge, authzOwner: authz}, whole: true,
+		built: make(map[string]*built, len(all)), ports: make(map[string]uint32), headers: HeaderSet(in.Headers),
+	}
 	for _, s := range all {
-		one, err := b.build(in, s)
-		errs = append(errs, err)
-		if err == nil {
-			kept[s.host], out.parts[s.host] = one, one.made
-			for _, host := range append([]site{s}, s.below...) {
-				notePort(ports, in.Config, host)
-			}
-		}
+		errs = append(errs, b.add(out, in, s))
 	}
-	if in.Config.Listen.HTTP != "" {
-		plain := new(Resources)
-		errs = append(errs, plain.add(routeKind, httpRoutes, redirects(in.Config, ports)))
-		out.parts[redirectOwner] = plain
-	}
+	errs = append(errs, addRedirects(out, in.Config))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	out.headers = HeaderSet(in.Headers)
 	return out, nil
+}
+
+// add makes the resources of a site, or those that were made of the same before, a part of a change.
+func (b *Builder) add(out *Change, in Input, s site) error {
+	one, err := b.build(in, s)
+	if err != nil {
+		return err
+	}
+	out.built[s.host], out.parts[s.host] = one, one.made
+	for _, host := range append([]site{s}, s.below...) {
+		notePort(out.ports, in.Config, host)
+	}
+	return nil
+}
+
+// addRedirects adds the route configuration of the plain listener, if there is one.
+func addRedirects(out *Change, c *config.Config) error {
+	if c.Listen.HTTP == "" {
+		return nil
+	}
+	plain := new(Resources)
+	out.parts[redirectOwner] = plain
+	return plain.add(routeKind, httpRoutes, redirects(c, out.ports))
 }
 
 // Adopt notes that a change was made a part of what is served: what is built next is built upon it.
@@ -94,31 +105,25 @@ func (b *Builder) Adopt(c *Change) {
 func (b *Builder) Update(in Input, routes map[string][]config.Route) (*Change, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	made, ports := make(map[string]*built, len(routes)), maps.Clone(b.ports)
-	out := &Change{parts: make(map[string]*Resources, len(routes)), built: made, ports: ports, headers: HeaderSet(in.Headers)}
+	out := &Change{
+		parts: make(map[string]*Resources, len(routes)),
+		built: make(map[string]*built, len(routes)), ports: maps.Clone(b.ports), headers: HeaderSet(in.Headers),
+	}
 	var errs []error
-	if HeaderSet(in.Headers) != b.headers {
+	if out.headers != b.headers {
 		out.parts[authzOwner] = new(Resources)
 		errs = append(errs, addAuthz(out.parts[authzOwner], in.Headers))
 	}
 	for host, of := range routes {
-		delete(ports, host)
-		s, ok := siteOf(in.Config, host, of)
-		if !ok {
+		delete(out.ports, host)
+		if s, ok := siteOf(in.Config, host, of); ok {
+			errs = append(errs, b.add(out, in, s))
+		} else {
 			out.parts[host] = nil
-			continue
-		}
-		one, err := b.build(in, s)
-		errs = append(errs, err)
-		if err == nil {
-			made[host], out.parts[host] = one, one.made
-			notePort(ports, in.Config, s)
 		}
 	}
-	if in.Config.Listen.HTTP != "" && !maps.Equal(ports, b.ports) {
-		plain := new(Resources)
-		errs = append(errs, plain.add(routeKind, httpRoutes, redirects(in.Config, ports)))
-		out.parts[redirectOwner] = plain
+	if !maps.Equal(out.ports, b.ports) {
+		errs = append(errs, addRedirects(out, in.Config))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -158,9 +163,4 @@ func (b *Builder) News(c *Change) *Change {
 		}
 	}
 	return out
-}
-
-// Hosts are the hosts of the change, sorted.
-func (c *Change) Hosts() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.parts)), func(owner string) bool { return strings.Contains(owner, "/") })
 }

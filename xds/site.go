@@ -21,39 +21,30 @@ type site struct {
 
 // sitesOf groups the routes by host, in the order of the names. The sign-in host is one of them even without a route.
 func sitesOf(c *config.Config) []site {
-	byHost := make(map[string]*site)
-	for _, r := range c.Routes {
-		s := byHost[r.Host()]
-		if s == nil {
-			s = &site{host: r.Host(), origin: r.From}
-			byHost[s.host] = s
-		}
-		r.Source = config.Position{} // where a route stands makes no difference
-		s.routes = append(s.routes, r)
+	byHost := make(map[string][]config.Route)
+	if !c.AuthURL.IsZero() {
+		byHost[c.AuthURL.Hostname()] = nil
 	}
-	if host := c.AuthURL.Hostname(); !c.AuthURL.IsZero() && byHost[host] == nil {
-		byHost[host] = &site{host: host, origin: c.AuthURL}
+	for _, r := range c.Routes {
+		byHost[r.Host()] = append(byHost[r.Host()], r)
 	}
 	var sites []site
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
-		s := *byHost[host]
-		slices.SortStableFunc(s.routes, byMatch)
-		sites = append(sites, s)
+		if s, ok := siteOf(c, host, byHost[host]); ok {
+			sites = append(sites, s)
+		}
 	}
 	return sites
 }
 
-// siteOf is one host with all its routes, as sitesOf has it; false for one that is none any more.
+// siteOf is one host with all its routes; false for one that is none any more.
 func siteOf(c *config.Config, host string, routes []config.Route) (site, bool) {
-	s := site{host: host}
 	if len(routes) == 0 {
-		s.origin = c.AuthURL
-		return s, c.AuthURL.Hostname() == host
+		return site{host: host, origin: c.AuthURL}, c.AuthURL.Hostname() == host
 	}
-	s.origin = routes[0].From
-	for _, r := range routes {
-		r.Source = config.Position{}
-		s.routes = append(s.routes, r)
+	s := site{host: host, origin: routes[0].From, routes: slices.Clone(routes)}
+	for i := range s.routes {
+		s.routes[i].Source = config.Position{} // where a route stands makes no difference
 	}
 	slices.SortStableFunc(s.routes, byMatch)
 	return s, true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"doorward/authz/config"
@@ -59,19 +60,19 @@ func gather(c *config.Config, sites []site) []site {
 // alone makes of a host's own route configuration that of its filter chain: the host's name is no more in a scope, so it is looked at here.
 func alone(out *routev3.RouteConfiguration, host string) {
 	out.VirtualHosts[0].Domains = []string{host} // of a wildcard, for Envoy, with any number of labels in the place of the star
-	out.VirtualHosts = append(out.VirtualHosts, misdirectedHost())
+	out.VirtualHosts = append(out.VirtualHosts, misdirected(routeMisdirected, "*"))
 }
 
 // addInstead adds what the filter chains of wildcards and of hosts with client certificates get where they can have no routes: there are none, they are
 // for Envoys of other groups, or the Envoy has refused them. A listener that is new would wait for them, and serve nobody meanwhile.
-func addInstead(out *Resources, c *config.Config, sites []site) error {
-	names := wildcardsOf(sites)
+func addInstead(out *Resources, c *config.Config, wildcards []string) error {
+	names := slices.Clone(wildcards)
 	for _, clients := range c.TLS.ClientCertificates {
 		names = append(names, clients.Hosts...)
 	}
 	out.instead = make(map[string]*resource, len(names))
 	for _, name := range names {
-		nothing := &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{misdirectedHost()}}
+		nothing := &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{misdirected(routeMisdirected, "*")}}
 		res, err := newResource(name, nothing)
 		if err != nil {
 			return err
@@ -81,10 +82,10 @@ func addInstead(out *Resources, c *config.Config, sites []site) error {
 	return nil
 }
 
-// misdirectedHost says of whatever it is asked that it is not served here.
-func misdirectedHost() *routev3.VirtualHost {
+// misdirected says of domains that they are not served here.
+func misdirected(name string, domains ...string) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
-		Name: routeMisdirected, Domains: []string{"*"},
+		Name: name, Domains: domains,
 		Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
 	}
 }
@@ -105,10 +106,7 @@ func (s siteInput) wildcardRoutes(out *routev3.RouteConfiguration) error {
 		out.VirtualHosts = append(out.VirtualHosts, one.VirtualHosts...)
 	}
 	if len(s.barred) > 0 {
-		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
-			Name: "doorward/clients", Domains: s.barred,
-			Routes: []*routev3.Route{refusal(routeMisdirected, anyPath(), http.StatusMisdirectedRequest, bodyMisdirected)},
-		})
+		out.VirtualHosts = append(out.VirtualHosts, misdirected("doorward/clients", s.barred...))
 	}
 	return out.ValidateAll()
 }

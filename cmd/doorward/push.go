@@ -40,10 +40,8 @@ type routeDocument struct {
 // pushResult is what became of a push that was taken.
 type pushResult struct {
 	Changes []routeChange // by name
-	Hosts   []string      // that are touched
 	// Answers waits until every Envoy has answered, or ctx ends, and tells what each said. nil after a dry run.
 	Answers func(ctx context.Context) []xds.Answer
-	change  *xds.Change
 }
 
 // routeChange is what a push does to one route.
@@ -117,7 +115,7 @@ func (p *planes) push(ctx context.Context, change push) (*pushResult, error) {
 			return nil, err
 		}
 	}
-	if result.change, result.Hosts = made.resources, made.resources.Hosts(); change.DryRun {
+	if change.DryRun {
 		made.discard()
 		return result, nil
 	}
