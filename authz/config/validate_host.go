@@ -123,8 +123,7 @@ func (c *checker) certified(h host) {
 
 // covered says whether a certificate from a file names a host. A wildcard stands for one label (RFC 9525, section 6.3).
 func (c *Config) covered(host string) bool {
-	_, parent, _ := strings.Cut(host, ".")
-	return c.covers[host] || c.covers["*."+parent]
+	return c.covers[host] || c.covers[WildcardOf(host)]
 }
 
 // certificate checks one pair of files and returns the certificate, or nil.

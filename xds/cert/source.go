@@ -190,7 +190,6 @@ func (s *Source) find(host string) (file, bool) {
 	if f, ok := s.byName[host]; ok {
 		return f, true
 	}
-	_, parent, _ := strings.Cut(host, ".")
-	f, ok := s.byName["*."+parent]
+	f, ok := s.byName[config.WildcardOf(host)]
 	return f, ok
 }
