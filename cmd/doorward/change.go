@@ -96,8 +96,7 @@ func build(ctx context.Context, c *config.Config, load policy.Config, b *xds.Bui
 	if err != nil {
 		return nil, err
 	}
-	headers := generation.Headers()
-	headers = together(headers, sent)
+	headers := together(generation.Headers(), sent)
 	generation.Sending(xds.HeaderSet(headers), headers)
 	page, err := edgePage(c)
 	if err != nil {

@@ -231,22 +231,18 @@ func dirFlag(cmd *cobra.Command, path *string) {
 }
 
 func envoyRunCommand() *cobra.Command {
-	var path, binary, envoyLevel string
-	var grace time.Duration
-	var logging loggingFlags
+	var path string
+	var child childFlags
 	cmd := &cobra.Command{
 		Use:   "run --dir DIR",
 		Short: "Run Envoy as a child on a machine of its own, and renew its certificate",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, flush, err := logging.logger()
+			run, flush, err := child.config()
 			if err != nil {
 				return err
 			}
 			defer flush()
-			if binary, err = envoy.Find(binary); err != nil {
-				return err
-			}
 			dir, err := openNodeDir(path)
 			if err != nil {
 				return err
@@ -258,16 +254,12 @@ func envoyRunCommand() *cobra.Command {
 			if err := dir.lead(dir.path, about); err != nil { // wherever it was made
 				return err
 			}
-			return dir.run(cmd.Context(), envoy.ChildConfig{
-				Path: binary, Bootstrap: about.bootstrap(dir.path), LogLevel: envoyLevel, Grace: grace, Log: log,
-			})
+			run.Bootstrap = about.bootstrap(dir.path)
+			return dir.run(cmd.Context(), run)
 		},
 	}
 	dirFlag(cmd, &path)
-	cmd.Flags().StringVar(&binary, "envoy", "", "the Envoy binary (else ENVOY, PATH, or .tools/)")
-	cmd.Flags().StringVar(&envoyLevel, "envoy-log-level", "warning", "Envoy's own log level")
-	cmd.Flags().DurationVar(&grace, "grace", envoy.DefaultGrace, "how long open requests may take to end when stopping")
-	logging.add(cmd)
+	child.add(cmd)
 	return cmd
 }
 

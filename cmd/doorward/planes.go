@@ -231,7 +231,7 @@ func (p *planes) start(ctx context.Context, c *config.Config) error {
 	}
 	// The others are served at once, all of them: what is served first takes from an Envoy that comes back whatever is not in it.
 	p.fit(c, change.generation, documents(p.kept, true))
-	if all, err = config.Load(c.Path, documents(p.kept, false)...); err == nil {
+	if all, err = p.load(c.Path); err == nil {
 		if most, err := p.ready(ctx, all, used); err == nil {
 			change.discard()
 			p.install(all, most)
@@ -332,12 +332,6 @@ func (p *planes) took(c *config.Config, headers []string, d *xds.Delivery) {
 	defer p.mu.Unlock()
 	p.loaded, p.headers, p.delivery, p.index = c, headers, d, config.NewIndex(c)
 	p.status = admin.Status{Config: c.Path, Loaded: c.Checksum, LoadedAt: time.Now()}
-	for name, k := range p.kept {
-		if r, ok := p.index.Route(name); ok && r.IsPushed() && k.aside != "" {
-			k.aside = ""
-			p.kept[name] = k
-		}
-	}
 }
 
 // loginSettings are those of the configuration that decides, and of the routes that were pushed since.

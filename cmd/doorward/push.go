@@ -77,7 +77,7 @@ func (c *conflict) Error() string {
 // fixedRoute says that a route is none of those that are pushed.
 type fixedRoute struct {
 	Name   string
-	Source config.Position
+	Source string // where it stands
 }
 
 func (f *fixedRoute) Error() string {
@@ -193,7 +193,7 @@ func (p *planes) removals(change push, put []config.Pushed) ([]string, error) {
 		if _, ok := p.kept[name]; ok {
 			remove[name] = true
 		} else if r, ok := p.index.Route(name); ok {
-			return nil, &fixedRoute{name, r.Source}
+			return nil, &fixedRoute{name, r.Source.String()}
 		} else {
 			return nil, fmt.Errorf("%w: %q", errNoSuchRoute, name)
 		}

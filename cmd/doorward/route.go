@@ -58,6 +58,18 @@ func (f *pushFlags) query() url.Values {
 	return q
 }
 
+// apply is the request that changes routes to those of files.
+func (f *pushFlags) apply(cmd *cobra.Command, files []string, prune bool, query url.Values) (admin.Request, error) {
+	body, err := f.readDocuments(cmd.InOrStdin(), files)
+	query.Set("prune", fmt.Sprint(prune))
+	return applying(query, body), err
+}
+
+// applying is the request of several changes as one.
+func applying(query url.Values, body []byte) admin.Request {
+	return admin.Request{Method: http.MethodPost, Path: routesPath + "/apply", Query: query, Type: "application/json", Body: body}
+}
+
 func routeApplyCommand() *cobra.Command {
 	var flags pushFlags
 	var files []string
@@ -74,14 +86,13 @@ func routeApplyCommand() *cobra.Command {
 			if err := flags.check(); err != nil {
 				return err
 			}
-			body, err := flags.readDocuments(cmd.InOrStdin(), files)
+			query := flags.query()
+			query.Set("dry_run", fmt.Sprint(dryRun))
+			request, err := flags.apply(cmd, files, prune, query)
 			if err != nil {
 				return err
 			}
-			query := flags.query()
-			query.Set("prune", fmt.Sprint(prune))
-			query.Set("dry_run", fmt.Sprint(dryRun))
-			return flags.send(cmd, admin.Request{Method: http.MethodPost, Path: routesPath + "/apply", Query: query, Type: "application/json", Body: body})
+			return flags.send(cmd, request)
 		},
 	}
 	flags.add(cmd)
@@ -119,13 +130,12 @@ func routeDiffCommand() *cobra.Command {
 			if err := flags.check(); err != nil {
 				return err
 			}
-			body, err := flags.readDocuments(cmd.InOrStdin(), files)
+			request, err := flags.apply(cmd, files, prune, url.Values{"dry_run": {"true"}})
 			if err != nil {
 				return err
 			}
-			query := url.Values{"dry_run": {"true"}, "prune": {fmt.Sprint(prune)}}
 			var answer pushAnswer
-			if err := flags.ask(cmd, admin.Request{Method: http.MethodPost, Path: routesPath + "/apply", Query: query, Type: "application/json", Body: body}, &answer); err != nil {
+			if err := flags.ask(cmd, request, &answer); err != nil {
 				return err
 			}
 			if err := printChange(cmd.OutOrStdout(), flags.output, answer); err != nil {
@@ -165,7 +175,7 @@ func routeDeleteCommand() *cobra.Command {
 			}
 			query := flags.query()
 			query.Set("dry_run", fmt.Sprint(dryRun))
-			return flags.send(cmd, admin.Request{Method: http.MethodPost, Path: routesPath + "/apply", Query: query, Type: "application/json", Body: body})
+			return flags.send(cmd, applying(query, body))
 		},
 	}
 	flags.add(cmd)

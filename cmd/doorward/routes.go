@@ -87,7 +87,7 @@ func (p *planes) changeOne(w http.ResponseWriter, r *http.Request, change push) 
 	name := r.PathValue("name")
 	s, there := p.routeState(p.authz.Current(), name)
 	if there && s.ETag == "" {
-		admin.WriteRefusal(w, http.StatusConflict, fmt.Errorf("route %q stands in %s; change it there", name, s.Source))
+		p.refuse(w, &fixedRoute{name, s.Source})
 		return
 	}
 	err := change.expect(r, name, s.ETag)
